@@ -51,6 +51,10 @@ def fill(store: Store, vectors: np.ndarray) -> None:
     store.generations.create(
         new_meta(Seal("bench", "1", vectors.shape[1], "1"), "balanced", "cosine")
     )
+    fill_documents(store, vectors)
+
+
+def fill_documents(store: Store, vectors: np.ndarray) -> None:
     for start in range(0, len(vectors), CHUNK):
         writes = []
         for n in range(start, min(start + CHUNK, len(vectors))):

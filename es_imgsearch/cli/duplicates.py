@@ -16,7 +16,7 @@ from es_imgsearch.cli.options import (
 )
 from es_imgsearch.cli.printing.lines import print_json
 from es_imgsearch.cli.printing.sheets import check_sheet
-from es_imgsearch.errors import UsageError, counted, readable_bytes
+from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
               " too, which finds crops and grey copies; reads every original.")  # fmt: skip
 @click.option("--unconfirmed", is_flag=True, help="Near: also group what looks the same by hash and"
               " embedding and whose files are not here to confirm it.")  # fmt: skip
-@click.option("--keep", type=Choice(["largest", "oldest"]), default="largest",
+@click.option("--keep", type=Choice(["largest", "oldest", "newest"]), default="largest",
               show_default=True, help="The file of each group that comes first, of those with the"
               " most pixels.")  # fmt: skip
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE",
@@ -65,10 +65,11 @@ def duplicates(
     """List groups of files that show the same picture; nothing is deleted.
 
     The group that frees most space comes first, and in each group the original: of the files here
-    with the most pixels the largest one or the oldest.
+    with the most pixels the largest one, the oldest or the newest.
     """
     from es_imgsearch.cli.printing import groups as printing
     from es_imgsearch.duplicates.find import find_duplicates
+    from es_imgsearch.duplicates.report import summary
 
     _check_output(level, thorough, unconfirmed, script, as_json)
     if sheet is not None:
@@ -94,10 +95,7 @@ def duplicates(
         printing.print_groups(groups)
     if sheet is not None and groups:
         printing.write_group_sheet(groups, sheet)
-    files = sum(len(group.pictures) for group in groups)
-    freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
-    summary = f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."
-    click.echo(summary if groups else "No duplicates.", err=True)
+    click.echo(summary(groups), err=True)
     if found.left_out:
         _print_left_out(found.left_out, store.info().meta, settings)
     if found.unconfirmed and not unconfirmed:

@@ -62,12 +62,15 @@ _SETTINGS_OPTIONS = (
 # Options that only some commands have and that are settings all the same.
 _AS_SETTINGS = (
     "encoder",
+    "encoder_url",
     "exclude",
     "follow_links",
     "describers",
     "kibana_url",
     "metrics_address",
     "metrics_port",
+    "service",
+    "service_token",
     "service_url",
     "workers",
 )
@@ -128,7 +131,9 @@ def with_settings_options(function: F) -> F:
     ) -> Any:
         from es_imgsearch.settings import load_settings
 
-        _import_client()
+        # What asks a service first imports the client itself, if it needs it.
+        if "service" not in given:
+            import_client()
         settings = load_settings(
             {
                 "index": index,
@@ -144,7 +149,7 @@ def with_settings_options(function: F) -> F:
     return with_settings  # type: ignore[return-value]
 
 
-def _import_client() -> None:
+def import_client() -> None:
     """Import Elasticsearch's client without its optional libraries.
 
     No command uses aiohttp, httpx, pyarrow or requests, but elastic_transport and

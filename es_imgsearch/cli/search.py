@@ -16,6 +16,7 @@ from es_imgsearch.cli.options import (
     dates_of,
     examples,
     filter_option,
+    import_client,
     parse_box,
     paths_of,
     since_option,
@@ -25,12 +26,15 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
+from es_imgsearch.cli.service import found, service_options
 from es_imgsearch.errors import ImageMissing, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
+    from es_imgsearch.search.hits import Hits
     from es_imgsearch.search.options import SearchOptions
     from es_imgsearch.search.query import Query
+    from es_imgsearch.search.remote.service_search import ServiceSearch
     from es_imgsearch.settings import Settings
 
 
@@ -61,6 +65,7 @@ _OPTIONS = (
                  help="Find candidates by binary codes (needs an index with codes)."),
     click.option("--exact", is_flag=True,
                  help="Compare with every picture instead of searching the HNSW graph."),
+    *service_options,
 )  # fmt: skip
 
 
@@ -103,8 +108,6 @@ def search(
 
     TEXT is words, picture files, or both.
     """
-    from es_imgsearch.search.client import ImageSearch
-
     words, pictures = words_and_pictures(text)
     wanted: list[Query] = [" ".join(words)] if words else []
     wanted += map(Path, pictures)
@@ -116,8 +119,13 @@ def search(
         raise UsageError("--box is a part of one picture: give one, as FILE or --image FILE.")
     corners = None if box is None else parse_box(box)
     k, rest = parsed_options(options)
-    client = ImageSearch(settings=settings)
-    output.show(client.search(wanted, list(unwanted), k, box=corners, **rest))
+
+    def ask(client: ImageSearch | ServiceSearch) -> Hits:
+        return client.search(wanted, list(unwanted), k, box=corners, **rest)
+
+    # Colours of a picture are compared by its own pixels, of which a service gets fewer.
+    has_colours = rest.get("weights") is not None and len(wanted) > bool(words)
+    output.show(found(settings, ask, is_local=has_colours))
 
 
 def words_and_pictures(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -125,25 +133,34 @@ def words_and_pictures(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Raises UsageError for a word that looks like a filter.
     """
-    from es_imgsearch.elastic.mapping import load_json
-    from es_imgsearch.read.decoding import PICTURE_SUFFIXES
-
     if len(given) == 1:
         only, picture = words_or_picture(given[0])
         words, pictures = [*only], [] if picture is None else [picture]
     else:
-        pictures = [
-            each
-            for each in given
-            if os.path.splitext(each)[1].lower() in PICTURE_SUFFIXES and os.path.isfile(each)
-        ]
+        pictures = [each for each in given if _has_suffix(each) and os.path.isfile(each)]
         words = [each for each in given if each not in pictures]
+    if not any("=" in each for each in words):
+        return words, pictures
+    import_client()
+    from es_imgsearch.elastic.mapping import load_json
+
     fields = load_json("mappings", "common.json")["mappings"]["properties"]
     for each in words:
         field, equals, value = each.partition("=")
         if equals and value and field.removesuffix("!") in fields:
             raise UsageError(f"{each!r} looks like a filter: write --filter {each!r}.")
     return words, pictures
+
+
+def _has_suffix(given: str) -> bool:
+    """Whether this ends as the name of a picture does."""
+    suffix = os.path.splitext(given)[1].lower()
+    if not suffix or " " in suffix:
+        return False
+    # Decoders take 0.1 s to import, which words do not wait for.
+    from es_imgsearch.read.decoding import PICTURE_SUFFIXES
+
+    return suffix in PICTURE_SUFFIXES
 
 
 def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:
@@ -154,10 +171,7 @@ def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:
     """
     if os.path.isfile(given):
         return (), given
-    from es_imgsearch.read.decoding import PICTURE_SUFFIXES
-
-    suffix = os.path.splitext(given)[1].lower()
-    if suffix in PICTURE_SUFFIXES or given.startswith((os.sep, f".{os.sep}", f"~{os.sep}")):
+    if _has_suffix(given) or given.startswith((os.sep, f".{os.sep}", f"~{os.sep}")):
         missing = f"There is no file {given!r}."
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             click.echo(f"{missing} Searching for these words.", err=True)
@@ -181,19 +195,30 @@ def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any
 
     Of a stored picture the stored vector is used, and no model is loaded.
     """
-    from es_imgsearch.search.client import ImageSearch
-
     k, rest = parsed_options(options)
-    client = ImageSearch(settings=settings)
     if not os.path.isfile(picture):
         try:
-            output.show(client.similar(picture, k, **rest))
+            output.show(
+                found(settings, lambda client: client.similar(picture, k, **rest), is_local=False)
+            )
         except ImageMissing as error:
             raise ImageMissing(
                 f"{error} There is no file of that name either: give the path of a picture, or an"
                 " id, as `search --ids` prints them."
             ) from error
         return
+    if settings.service not in {"auto", "none"}:
+        # Only Elasticsearch says which id a file has.
+        output.show(
+            found(
+                settings, lambda client: client.search([Path(picture)], k=k, **rest), is_local=False
+            )
+        )
+        return
+    import_client()
+    from es_imgsearch.search.client import ImageSearch
+
+    client = ImageSearch(settings=settings)
     stored = _stored_id(client, settings, picture)
     # A file in a root may be not indexed yet, or left out.
     with suppress(ImageMissing):
@@ -215,11 +240,14 @@ def _stored_id(client: ImageSearch, settings: Settings, picture: str) -> str | N
 
 def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:
     """Split the options into k and those that the client takes."""
-    from es_imgsearch.search.filters import parse_filters
-
     k = options.pop("k")
     dates_of(options)
-    options["filters"], options["without"] = parse_filters(options["filters"])
+    if options["filters"]:
+        from es_imgsearch.search.filtering.given import parse_filters
+
+        options["filters"], options["without"] = parse_filters(options["filters"])
+    else:
+        options["filters"] = None
     options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
     if options["weights"] is not None:
         options["weights"] = _parse_weights(options["weights"])

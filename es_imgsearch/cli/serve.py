@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import signal
 import socket
@@ -101,8 +100,10 @@ def serve(
             "`es-imgsearch serve` needs FastAPI, Jinja2, limits, python-multipart and uvicorn: pip"
             " install 'es-imgsearch[serve]'."
         ) from error
+    from es_imgsearch.search.remote.running import announced
     from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles
+    from es_imgsearch.serve.traffic.ending import EndingServer
     from es_imgsearch.serve.traffic.rate_limit import parse_rate
     from es_imgsearch.serve.traffic.root_path import checked_root_path
 
@@ -139,7 +140,6 @@ def serve(
             # uvicorn itself believes every program of this machine.
             proxy_headers=bool(trusted),
             forwarded_allow_ips=trusted,
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         )
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"Serving pictures of {settings.index!r} on http://{shown}:{port}", err=True)
@@ -153,7 +153,11 @@ def serve(
         # uvicorn ends in good order and then raises the signal again; it is no error.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
-        uvicorn.Server(config).run(sockets=[listening])
+        server = EndingServer(config, shutdown_seconds=settings.shutdown_seconds)
+        # Without its API there is nothing that `search` could ask.
+        near = bound if is_searched else ""
+        with announced(settings, near, port, needs_token=bool(hashes)):
+            server.run(sockets=[listening])
 
 
 def _networks(addresses: tuple[str, ...]) -> list[str]:

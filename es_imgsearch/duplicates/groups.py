@@ -12,7 +12,7 @@ from typing import Any, Literal
 from es_imgsearch.records import FileState, iso_timestamp, stored_path
 
 Level = Literal["same", "near", "similar"]
-Keep = Literal["largest", "oldest"]
+Keep = Literal["largest", "oldest", "newest"]
 LEVELS: tuple[Level, ...] = ("same", "near", "similar")
 
 
@@ -103,9 +103,17 @@ class DuplicateGroup:
         """True if bytes or pixels of the files agree."""
         return all(each.by in {"bytes", "pixels"} for each in self.pairs)
 
-    def keeping(self, keep: Keep) -> DuplicateGroup:
-        """Return the group with the picture to keep first."""
-        return replace(self, pictures=tuple(sorted(self.pictures, key=ORDERS[keep])))
+    def keeping(self, keep: Keep, folder: str = "") -> DuplicateGroup:
+        """Return the group with the picture to keep first.
+
+        Of those on this host, files in the folder come first: ROOT, ROOT/FOLDER, or a path.
+        """
+
+        def order(each: IndexedPicture) -> tuple[object, ...]:
+            is_elsewhere = bool(folder) and not _is_in(each, folder)
+            return each.path is None, is_elsewhere, *ORDERS[keep](each)
+
+        return replace(self, pictures=tuple(sorted(self.pictures, key=order)))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as `duplicates --json` prints them."""
@@ -128,9 +136,15 @@ def oldest_first(each: IndexedPicture) -> tuple[int | str, ...]:
     return (*_by_pixels(each), each.state.mtime_ns, *largest_first(each))
 
 
+def newest_first(each: IndexedPicture) -> tuple[int | str, ...]:
+    """Sort files of this host first, by pixels, then by the last time of modification."""
+    return (*_by_pixels(each), -each.state.mtime_ns, *largest_first(each))
+
+
 ORDERS: dict[Keep, Callable[[IndexedPicture], tuple[int | str, ...]]] = {
     "largest": largest_first,
     "oldest": oldest_first,
+    "newest": newest_first,
 }
 
 
@@ -165,6 +179,13 @@ def why_left(picture: IndexedPicture) -> str | None:
 def is_outdated(picture: IndexedPicture) -> bool:
     """Return whether a file of this host is gone, or changed since it was indexed."""
     return picture.path is not None and why_left(picture) is not None
+
+
+def _is_in(each: IndexedPicture, folder: str) -> bool:
+    """Return whether a picture lies in a folder, given by its root or its path."""
+    wanted = f"{folder.rstrip('/')}/"
+    path = "" if each.path is None else os.fspath(each.path)
+    return f"{each.root}/{each.relative_path}".startswith(wanted) or path.startswith(wanted)
 
 
 def _by_pixels(each: IndexedPicture) -> tuple[int, int]:

@@ -13,9 +13,12 @@ from pathlib import Path
 from es_imgsearch.duplicates.groups import (
     DuplicateGroup,
     IndexedPicture,
+    Level,
     has_equal_content,
     why_left,
 )
+from es_imgsearch.duplicates.report import shown_bytes
+from es_imgsearch.errors import UsageError, readable_bytes
 
 _HEAD = b"""#!/bin/sh
 # Removes duplicates of pictures; of each group one file is kept.  Read it, then run: sh FILE
@@ -23,8 +26,19 @@ _HEAD = b"""#!/bin/sh
 """
 
 
+def check_removable(level: Level, *, thorough: bool = False, unconfirmed: bool = False) -> None:
+    """Raise UsageError for groups in which files may lie that nothing compared."""
+    if level == "similar" or thorough or unconfirmed:
+        raise UsageError(
+            "A script removes only files whose bytes or pixels were compared: choose the level same"
+            " or near, and leave out what nothing confirms."
+        )
+
+
 def removal_script(
-    groups: Iterable[DuplicateGroup], shown: Callable[[bytes], str], readable: Callable[[int], str]
+    groups: Iterable[DuplicateGroup],
+    shown: Callable[[bytes], str] = shown_bytes,
+    readable: Callable[[int], str] = readable_bytes,
 ) -> Iterator[bytes]:
     """Yield the lines of a POSIX shell script; the first picture of a group is kept.
 

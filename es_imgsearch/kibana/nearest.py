@@ -40,11 +40,13 @@ def vega_source(gallery: Source, time_field: str, title: str, query: SavedQuery)
     nearest of those that they leave; and it stands in `must`, since a filter gives no scores.
     """
     (pictures, *others) = gallery["spec"]["data"]
-    context = [
+    context: list[Any] = [
         "%dashboard_context-must_clause%",
         "%dashboard_context-filter_clause%",
         {"range": {time_field: {"%timefilter%": True}}},
     ]
+    own = query.knn.get("filter", [])
+    context = [*(own if isinstance(own, list) else [own]), *context]
     left = {"bool": {"filter": context, "must_not": ["%dashboard_context-must_not_clause%"]}}
     url = pictures["url"]
     body = {

@@ -17,14 +17,14 @@ _TUNED_FROM: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class NextStep:
     """What is so, in a sentence, and the command that changes it; "" if none does."""
 
     text: str
     command: str = ""
 
 
-def hints(status: Mapping[str, Any], host: str) -> list[Hint]:
+def hints(status: Mapping[str, Any], host: str) -> list[NextStep]:
     """Return what to do next, the most urgent first, for someone at this host.
 
     `status` is an answer of `index_status`.
@@ -32,30 +32,30 @@ def hints(status: Mapping[str, Any], host: str) -> list[Hint]:
     index = status["index"]
     if not status["roots"]:
         first = command_line(["sync"], ["DIR"], ["--index", index])
-        return [Hint("Nothing is indexed yet: index a folder of pictures.", first)]
+        return [NextStep("Nothing is indexed yet: index a folder of pictures.", first)]
     found = [
         hint for name, root in status["roots"].items() for hint in _root(index, name, root, host)
     ]
     return [*found, *_files(status, index), *_index(status, index), *_search(status, index)]
 
 
-def _root(index: str, name: str, root: Mapping[str, Any], host: str) -> Iterator[Hint]:
+def _root(index: str, name: str, root: Mapping[str, Any], host: str) -> Iterator[NextStep]:
     """Yield what to do about one root."""
     folder = Root(name, Path(disk_path(root["path"])))
     there = "" if root["host"] == host else f", on {root['host']}"
     if pause := root["deletions_paused"]:
-        yield Hint(
+        yield NextStep(
             f"{name}: deletions are paused since {pause['since']}: {pause['reason']} If all that is"
             f" gone shall leave the index{there}:",
             permitting_command(folder, index, ()),
         )
     if seconds := root["disk_hung_seconds"]:
-        yield Hint(
+        yield NextStep(
             f"{name}: the disk of {root['path']} has not answered for {seconds} s: check it, or the"
             f" share that is mounted there{there}."
         )
     if root["folder_missing"]:
-        yield Hint(f"{name}: {root['path']} is not there: mount it or bring it back{there}.")
+        yield NextStep(f"{name}: {root['path']} is not there: mount it or bring it back{there}.")
     daemon = root["watched_by"]
     if daemon is not None and daemon["is_alive"]:
         return
@@ -65,50 +65,50 @@ def _root(index: str, name: str, root: Mapping[str, Any], host: str) -> Iterator
         else f"its daemon was seen last {daemon['seen_seconds_ago']:,.0f} s ago, and new files are"
         " not noticed"
     )
-    yield Hint(
+    yield NextStep(
         f"{name}: {why}. To watch it{there}:",
         command_line(["watch"], [given(folder)], ["--index", index]),
     )
 
 
-def _files(status: Mapping[str, Any], index: str) -> Iterator[Hint]:
+def _files(status: Mapping[str, Any], index: str) -> Iterator[NextStep]:
     """Yield what to do about files that are not indexed."""
     if number := status["failures"]:
-        yield Hint(
+        yield NextStep(
             f"{counted(number, 'file')} could not be read or stored; the reasons are listed as"
             " failures. Once they are mended, to try again:",
             command_line(["failures", "retry"], [], ["--index", index]),
         )
     if number := status["unstored"]:
-        yield Hint(
+        yield NextStep(
             f"{counted(number, 'file is', 'files are')} neither indexed nor among the failures,"
             " since Elasticsearch takes neither. To try again:",
             command_line(["failures", "retry"], [], ["--index", index]),
         )
 
 
-def _index(status: Mapping[str, Any], index: str) -> Iterator[Hint]:
+def _index(status: Mapping[str, Any], index: str) -> Iterator[NextStep]:
     """Yield what to do about work on the index that was begun and not ended."""
     if status["import_unfinished"]:
-        yield Hint("An import is under way or was interrupted: run it again, it completes.")
+        yield NextStep("An import is under way or was interrupted: run it again, it completes.")
     if status["writes_held_back"]:
-        yield Hint(
+        yield NextStep(
             "Writing is held back: a reindex is about to switch, or was killed then. To end that:",
             command_line(["reindex"], [], ["--cancel", "--index", index]),
         )
     unfinished = status["next"]
     if unfinished and not (unfinished["builder"] or {}).get("is_alive"):
-        yield Hint(
+        yield NextStep(
             f"A reindex is begun and not finished, with"
             f" {counted(unfinished['pictures'], 'picture')} so far. To go on:",
             command_line(["reindex"], [], ["--index", index]),
         )
     if status["analysers_outdated"]:
         words = renewing_words(index, status["profile"])
-        yield Hint(f"{words[0].upper()}{words[1:]}.")
+        yield NextStep(f"{words[0].upper()}{words[1:]}.")
 
 
-def _search(status: Mapping[str, Any], index: str) -> Iterator[Hint]:
+def _search(status: Mapping[str, Any], index: str) -> Iterator[NextStep]:
     """Yield what to do so that searches find more."""
     tuning = status["tuning"]
     is_tuned = tuning.get("tuned_at") is not None
@@ -118,10 +118,10 @@ def _search(status: Mapping[str, Any], index: str) -> Iterator[Hint]:
             if is_tuned
             else f"Searches weigh {tuning['num_candidates']} candidates, not tuned to this index"
         )
-        yield Hint(f"{why}. To tune them:", command_line(["tune"], [], ["--index", index]))
+        yield NextStep(f"{why}. To tune them:", command_line(["tune"], [], ["--index", index]))
     codes = status["codes"]
     if codes and codes["missing"]:
-        yield Hint(
+        yield NextStep(
             f"{counted(codes['missing'], 'picture has', 'pictures have')} no binary code. To add"
             " them:",
             command_line(["codes", "apply"], [], ["--index", index]),

@@ -16,7 +16,6 @@ import numpy as np
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
 from es_imgsearch.describe.registry import TextEncoder, VectorDescriber, VectorSpace
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.error_mapping import is_conflict
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
@@ -88,6 +87,12 @@ class DescribeStage:
             else:
                 self._emit(item)
 
+    def renewed(self, outdated: Sequence[PendingWrite]) -> list[PendingWrite]:
+        """Make the documents again that others wrote meanwhile.  Raises Stopped."""
+        results = [each.result for each in outdated if each.result is not None]
+        carried = self._carried.of([_embedded_picture(each) for each in results])
+        return [self._picture_write(*each) for each in zip(results, carried, strict=True)]
+
     def _describe(self, results: Sequence[EmbedResult]) -> None:
         if not self._by_vector or not results:
             return
@@ -114,12 +119,7 @@ class DescribeStage:
         return PendingWrite(job, write, result, fallback, carried.moved_from)
 
     def _instead(self, result: EmbedResult, carried: Carried, error: StoreError) -> PendingWrite:
-        """Look up again what was changed meanwhile, or drop refused fields.
-
-        Those are of describers; returns a failure if there are none.
-        """
-        if is_conflict(error):
-            return self._picture_write(result, *self._carried.of([_embedded_picture(result)]))
+        """Drop refused fields, which are of describers; return a failure if there are none."""
         remaining = without_refused(result.picture.fields_by_source, error)
         if remaining is None:
             return _failure_write(result.job, ReadError("rejected", str(error)))

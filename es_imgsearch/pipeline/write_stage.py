@@ -3,7 +3,8 @@
 `Documents.write` (elastic/documents.py) sends a bulk; `BulkWriter` (elastic/bulk.py) decides what
 is sent again.  A document that is refused for good is replaced by its `fallback`, which
 `DescribeStage` (describe_stage.py) makes: the document without the refused fields, or else a
-failure of class `rejected`.  A failure that is refused is replaced by one of few fields.
+failure of class `rejected`.  A failure that is refused is replaced by one of few fields.  Documents
+that others wrote meanwhile are made again together: two processes may race for a whole folder.
 The stage has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.error_mapping import is_conflict
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import Kept, PendingWrite, Unembedded
@@ -47,16 +49,19 @@ class WriteStage:
         states: Callable[[Sequence[str]], Mapping[str, FileState]],
         *,
         is_writable: Callable[[str], bool],
+        renewed: Callable[[Sequence[PendingWrite]], Sequence[PendingWrite]],
         emit: Callable[[PendingWrite | Unembedded | Kept], None],
         outage: Outage,
         stopping: threading.Event,
     ) -> None:
         """`states` looks up the stored states of the pictures, of these ids, in the index.
 
-        `is_writable` returns True if something small can be written where an id goes.
+        `is_writable` returns True if something small can be written where an id goes; `renewed`
+        makes documents again of which another version was stored meanwhile.
         """
         self._bulk = bulk
         self._states = states
+        self._renewed = renewed
         self._emit = emit
         self._outage = outage
         self._stopping = stopping
@@ -67,6 +72,7 @@ class WriteStage:
             stopping=stopping,
         )
         self._queue: queue.SimpleQueue[PendingWrite | None] = queue.SimpleQueue()
+        self._outdated: list[PendingWrite] = []
 
     def put(self, item: PendingWrite | Unembedded) -> None:
         """Queue a document; pass on a file without one."""
@@ -89,6 +95,8 @@ class WriteStage:
         for ready, error in self._writer.write(self._without_stored(batch), self._queued):
             if error is None:
                 self._emit(ready)
+            elif ready.result is not None and is_conflict(error):
+                self._outdated.append(ready)
             elif ready.fallback is not None:
                 self._queue.put(ready.fallback(error))
             else:
@@ -99,6 +107,15 @@ class WriteStage:
                     utf8(change.relative_path), change.root.name, error,
                 )  # fmt: skip
                 self._emit(Unembedded(ready.job, ReadError("unstored", str(error))))
+
+        self._renew()
+
+    def _renew(self) -> None:
+        """Queue what others wrote meanwhile once more."""
+        outdated, self._outdated = self._outdated, []
+        if outdated:
+            for ready in self._renewed(outdated):
+                self._queue.put(ready)
 
     def _without_stored(self, batch: Sequence[PendingWrite]) -> list[PendingWrite]:
         """Leave out failures of files whose pictures are stored, and pass them on."""
@@ -119,6 +136,7 @@ class WriteStage:
 
     def _queued(self) -> list[PendingWrite]:
         """Take what is queued now, without waiting."""
+        self._renew()
         queued: list[PendingWrite] = []
         while len(queued) < _WRITE_BATCH:
             try:

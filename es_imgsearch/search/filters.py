@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Mapping
+from datetime import date
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from es_imgsearch.search.filtering.dates import (
     since_until_clause,
     taken_clause,
 )
+from es_imgsearch.search.filtering.given import Filters as Filters
+from es_imgsearch.search.filtering.given import FilterValue as FilterValue
+from es_imgsearch.search.filtering.given import GivenFilters as GivenFilters
+from es_imgsearch.search.filtering.given import parse_filters as parse_filters
 from es_imgsearch.search.filtering.values import (
     EXACT_FIELDS,
     EXACT_FIRST_FIELDS,
@@ -45,13 +49,6 @@ _SPAN = re.compile(r"([0-9.]+) ?(?:-|\N{EN DASH}|:|,| to ) ?([0-9.]+)")
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
 
 _VALUES = (str, int, float, date, PathLike)
-
-Place = tuple[float, float, str]
-FilterValue = str | int | float | bool | date | datetime | None
-Filters = Mapping[
-    str,
-    FilterValue | Sequence[FilterValue] | tuple[FilterValue, FilterValue] | Place | Sequence[Place],
-]
 
 
 def filter_clauses(
@@ -94,31 +91,6 @@ def filter_clauses(
         ends = (_to_python("taken_at", end) for end in (since, until))
         clauses.append(since_until_clause(*ends))
     return clauses
-
-
-class GivenFilters(NamedTuple):
-    """Filters that hits meet, and those of which they meet none."""
-
-    filters: Mapping[str, Any]
-    without: Mapping[str, Any]
-
-
-def parse_filters(texts: Iterable[str], *, in_address: bool = False) -> GivenFilters:
-    """Parse `FIELD=VALUE` and `FIELD!=VALUE`; a field twice means any of its values.
-
-    `in_address`, that is `field:value` and `-field:value`.  Raises FilterInvalid.
-    """
-    form, separator = ("field:value or -field:value", ":") if in_address else (
-        "FIELD=VALUE or FIELD!=VALUE", "=")  # fmt: skip
-    given: tuple[dict[str, list[str]], dict[str, list[str]]] = {}, {}
-    for text in texts:
-        field, found, value = text.partition(separator)
-        field = field.strip()
-        name = field.removeprefix("-") if in_address else field.removesuffix("!")
-        if not (found and name.strip()):
-            raise FilterInvalid(f"A filter is written {form}, not {text!r}.")
-        given[name != field].setdefault(name.strip(), []).append(value)
-    return GivenFilters(*given)
 
 
 def meant_clauses(

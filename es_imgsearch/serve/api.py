@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
+from es_imgsearch.serve.duplicate_lists import DuplicateRequest
 from es_imgsearch.serve.problems import sentences
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
@@ -98,6 +99,7 @@ class Api:
         add_get(app, "/api/v1/facets", self.facets)
         add_get(app, "/api/v1/status", self.status)
         add_get(app, "/api/v1/failures", self.failures)
+        add_get(app, "/api/v1/duplicates", self.duplicates)
         app.post("/api/v1/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(
             self.encode
         )
@@ -131,7 +133,7 @@ class Api:
         return self._service.search(SearchRequest.model_validate({"like": [image_id], "k": k}))
 
     def match(self, image_id: ImageId, request: Annotated[SearchRequest, Query()]) -> Any:
-        """Compare one picture with a search: which words it has, and which part is nearest.
+        """Compare one picture with a search: words that it has, the nearest part.
 
         Takes the parameters of a search; filters, dates and pages do not matter.  Without stored
         regions, 14 parts of the original are embedded.
@@ -157,6 +159,19 @@ class Api:
     def failures(self) -> list[dict[str, Any]]:
         """Return what `failures --json` prints."""
         return self._service.failures()
+
+    def duplicates(
+        self, request: Annotated[DuplicateRequest, Query()], response: Response
+    ) -> list[dict[str, Any]]:
+        """Return what `duplicates --json` prints, from `offset` on at most `k` groups.
+
+        The header X-Total-Count has the number of all groups.  Comparing may take longer than a
+        request: ask again after the 503 until the answer is there.
+        """
+        groups = self._service.duplicates(request).groups
+        response.headers["x-total-count"] = str(len(groups))
+        page = groups[request.offset : request.offset + request.k]
+        return [each.to_dict() for each in page]
 
     async def encode(self, request: Request) -> Any:
         """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""

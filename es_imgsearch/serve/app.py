@@ -10,6 +10,7 @@ from typing import Final
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Response
 from starlette.datastructures import MutableHeaders
+from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from es_imgsearch.errors import StoreBusy
@@ -29,7 +30,7 @@ from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.metrics import ServiceMetrics
 from es_imgsearch.serve.traffic.observe import Observe
 from es_imgsearch.serve.traffic.rate_limit import DEFAULT_RATE, RateLimit, parse_rate
-from es_imgsearch.serve.traffic.root_path import RootPath, checked_root_path
+from es_imgsearch.serve.traffic.root_path import RootPath, check_apart, checked_root_path
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
@@ -76,6 +77,8 @@ def create_app(
     `rate_limit` is one such as 600/minute, or none; by default the one of `rate_limit.py`, which
     leaves this machine's own programs uncounted.  `root_path` is the path of a reverse proxy.
     """
+    # A form is in memory, as any body, and needs no temporary folder; the guard bounds its size.
+    MultiPartParser.spool_max_size = max_body_mb * 1_000_000
     metrics = ServiceMetrics(None if service is None else service.shared_encoder)
 
     @asynccontextmanager
@@ -102,7 +105,7 @@ def create_app(
     if root_path := checked_root_path(root_path):
         app.add_middleware(RootPath, root_path=root_path, routes=app.routes)
     logs = [] if access_log is None else [access_log.observe]
-    app.add_middleware(Observe, observers=[metrics.observe, *logs])
+    app.add_middleware(Observe, in_progress=metrics.in_progress, observers=[metrics.observe, *logs])
     add_problems(app)
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)
@@ -115,6 +118,8 @@ def create_app(
         ViewRoutes(service, pictures).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)
+    if root_path:
+        check_apart(root_path, app.routes)
     return app
 
 

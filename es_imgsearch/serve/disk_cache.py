@@ -137,7 +137,7 @@ class DiskCache:
         if not is_known:
             logger.warning(
                 "Thumbnails cannot be kept in %s (%s): they are kept in memory until it can be"
-                " written. Set XDG_CACHE_HOME to another folder, or make room.",
+                " written. Set cache_dir (ES_IMGSEARCH_CACHE_DIR) to another folder, or make room.",
                 self._folder, error.strerror,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What `ImageSearch(service=…)` asks for: searches with all that the Python client takes.
+"""What `ImageSearch(service=…)` asks: searches with all that it takes.
 
 `/api/v1/search` is for people and small programs; here a search has the arguments of
 `ImageSearch.search`, and a hit all that `Hit` has.
@@ -146,7 +146,7 @@ class ExampleRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
-        schema = ExampleSearch.model_json_schema(ref_template="#/$defs/{model}")
+        schema = _without_references(ExampleSearch.model_json_schema())
         content = {
             "application/json": {"schema": schema},
             "multipart/form-data": {
@@ -188,6 +188,23 @@ class ExampleRoutes:
     def encoder(self) -> dict[str, Any]:
         """Return the index's encoder, by which the vectors of `encode` are made."""
         return described_encoder(self._service.client)
+
+
+def _without_references(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put what `$defs` has in the places that refer to it: a body has no `$defs`."""
+    definitions = schema.pop("$defs", {})
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, list):
+            return [whole(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        if (place := part.get("$ref")) is not None:
+            return whole(definitions[place.rpartition("/")[2]])
+        return {name: whole(each) for name, each in part.items()}
+
+    found: dict[str, Any] = whole(schema)
+    return found
 
 
 def search_by_examples(

@@ -1,4 +1,4 @@
-"""Routes of thumbnails, previews and originals: by id only, never by a path from a request."""
+"""Routes of thumbnails, previews and originals: by id only, never by a path."""
 
 from __future__ import annotations
 

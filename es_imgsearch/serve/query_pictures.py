@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os.path
+import os
 import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -148,11 +150,8 @@ class QueryPictures:
         """Decode a picture, which is not kept.  Raises QueryPictureInvalid."""
         if not upload.content:
             raise QueryPictureInvalid("The picture is empty.")
-        with tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix) as file:
-            file.write(upload.content)
-            file.flush()
-            with timed("decode"):
-                ((_, outcome),) = self._workers.read_each([file.name])
+        with timed("decode"), _written(upload) as path:
+            ((_, outcome),) = self._workers.read_each([path])
         if isinstance(outcome, ReadError):
             raise QueryPictureInvalid(
                 f"This cannot be searched with: {outcome.message}"
@@ -166,3 +165,28 @@ def _query_file(read: Picture) -> QueryFile:
     picture = Image.fromarray(read.pixels)
     width, height = (read.fields.get(each) for each in ("width", "height"))
     return QueryFile(picture, width or picture.width, height or picture.height)
+
+
+@contextmanager
+def _written(upload: Upload) -> Iterator[str]:
+    """Write an upload for the reading process; where no disk takes it, to memory.
+
+    In memory it has no suffix.
+    """
+    with ExitStack() as files:
+        try:
+            file = files.enter_context(
+                tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix)
+            )
+            file.write(upload.content)
+            file.flush()
+            path = file.name
+        except OSError:
+            if not hasattr(os, "memfd_create"):
+                raise
+            number = os.memfd_create("query")
+            files.callback(os.close, number)
+            with open(number, "wb", closefd=False) as memory:
+                memory.write(upload.content)
+            path = f"/proc/{os.getpid()}/fd/{number}"
+        yield path

@@ -10,17 +10,23 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
+from es_imgsearch.errors import ImageMissing, StoreBusy, TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
-from es_imgsearch.serve.listing import clauses_of, list_pictures
+from es_imgsearch.serve.duplicate_lists import DuplicateList, DuplicateLists, DuplicateRequest
+from es_imgsearch.serve.listing import (
+    ORDERED_BY,
+    clauses_of,
+    list_pictures,
+    relevant_in_order,
+)
 from es_imgsearch.serve.match import match_of
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
@@ -40,8 +46,8 @@ if TYPE_CHECKING:
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
-_DATES: Final = ("taken_local", "taken_at", "modified_at")
-_ORDERED_BY: Final = (*_DATES, "width", "height")
+# A search of 1,000 takes four times as long.
+_FUSED_DEPTH: Final = 300
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +69,7 @@ class SearchService:
         self._today = today
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
+        self._duplicates = DuplicateLists(self._client.store, settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
 
@@ -88,8 +95,20 @@ class SearchService:
         finally:
             self._warming.release()
 
+    def check_model(self, wait_seconds: float) -> None:
+        """Wait until the model is loaded; raise StoreBusy if that takes longer.
+
+        Returns if it cannot be loaded: the search says why.
+        """
+        if self._is_warm.is_set():
+            return
+        if not self._warming.acquire(timeout=wait_seconds):
+            raise StoreBusy("The model is being loaded: try again in a few seconds.")
+        self._warming.release()
+
     def close(self) -> None:
         """Close connections and the reading process."""
+        self._duplicates.close()
         self._pictures.close()
         self._client.close()
 
@@ -151,9 +170,17 @@ class SearchService:
         )
         extra: SearchOptions = {}
         if fields is not None:
-            extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
+            extra = {"fields": [*fields, *ORDERED_BY] if in_order else fields}
         hits = self._find(wanted, positive, negative, 0, extra)
-        return _in_order(hits, request.sort, 0, count) if in_order else hits
+        return relevant_in_order(hits, request.sort, 0, count) if in_order else hits
+
+    def knn_query(self, request: SearchRequest, k: int, min_relevance: float) -> dict[str, Any]:
+        """Return the kNN query of a search and its filters, to be sent by another program."""
+        request = self.dated(request)
+        positive, negative = self._queries(request)
+        clauses, _ = clauses_of(self._client, self._settings, request)
+        knn = self._client.knn_query(positive, negative, k=k, min_relevance=min_relevance)
+        return {**knn, **({"filter": clauses} if clauses else {})}
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
@@ -208,27 +235,52 @@ class SearchService:
             )
         if request.sort != "relevance":
             found = self._client.search(positive, negative, depth, **options)
-            return _in_order(found, request.sort, offset, request.k)
+            return relevant_in_order(found, request.sort, offset, request.k)
         end = min(offset + request.k, MOST_HITS)
         # Facets count the hits up to the end of the page.
         start = 0 if request.facets else offset
-        options |= {"offset": start, "size": end - start}
-        found = self._client.search(positive, negative, depth, **options)
+        if depth < end:
+            found = self._beyond(depth, request.collapse, positive, negative, options)[start:end]
+        else:
+            options |= {"offset": start, "size": end - start}
+            found = self._client.search(positive, negative, depth, **options)
         if not request.facets:
             return found
-        page = found[offset:]
+        page = found[offset - start :]
         page.facets = count_facets([each.fields for each in found], request.facets)
         return page
 
+    def _beyond(
+        self,
+        depth: int,
+        collapse: bool,
+        positive: Sequence[Weighted],
+        negative: Sequence[Weighted],
+        options: SearchOptions,
+    ) -> Hits:
+        """Return the hits of a ranking of this depth, and behind them those of a deeper one."""
+        first = self._client.search(positive, negative, depth, **options)
+        if len(first) < depth:
+            return first
+        if "num_candidates" in options:
+            options |= {"num_candidates": max(options["num_candidates"] or 0, MOST_HITS)}
+        deeper = self._client.search(positive, negative, MOST_HITS, **options)
+        known = {_identity(each, collapse) for each in first}
+        others = [each for each in deeper if _identity(each, collapse) not in known]
+        hits = [*first, *others][:MOST_HITS]
+        return Hits(hits, first.took_ms + deeper.took_ms, first.queries, notes=first.notes)
+
     def _depth(self, request: SearchRequest, offset: int) -> int:
-        """Return how many hits are ranked, of which a page is a part.
+        """Return how many hits are ranked, of which a page is a part, or which it is behind.
 
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
         """
-        is_fused = request.mode != "vector" and bool(request.words)
-        if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
+        if request.sort != "relevance":
             return MOST_HITS
+        is_fused = request.mode != "vector" and bool(request.words)
+        if is_fused or self._client.info.meta.reduction is not None:
+            return _FUSED_DEPTH
         return min(offset + request.k, MOST_HITS)
 
     @property
@@ -275,6 +327,13 @@ class SearchService:
         clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
+    def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
+        """Return groups of files that show the same picture.
+
+        Raises ComparisonRunning after some seconds; the result comes later.
+        """
+        return self._duplicates.find(request, wait_seconds)
+
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
         return index_status(self._client.store)
@@ -284,22 +343,5 @@ class SearchService:
         return listed_failures(self._client.store, self._settings.host)
 
 
-def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
-    """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [
-        each
-        for each in hits
-        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
-    ]
-
-    def taken(hit: Hit) -> str:
-        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
-
-    if order in {"newest", "oldest"}:
-        relevant.sort(key=taken, reverse=order == "newest")
-    elif order == "largest":
-        relevant.sort(key=lambda hit: -hit.fields.get("width", 0) * hit.fields.get("height", 0))
-    else:
-        relevant.sort(key=lambda hit: (hit.root, hit.relative_path))
-    page = relevant[offset : offset + size]
-    return Hits(page, hits.took_ms, hits.queries, notes=hits.notes, facets=hits.facets)
+def _identity(hit: Hit, collapse: bool) -> str:
+    return str(hit.fields.get("content_id", hit.image_id)) if collapse else hit.image_id

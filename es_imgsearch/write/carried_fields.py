@@ -31,7 +31,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.records import Change, Embedded, FileState, Picture, Root, disk_path
 from es_imgsearch.watch.presence import Presence, RootFiles
-from es_imgsearch.write.field_memory import OF_THE_FILE, Document, FieldMemory
+from es_imgsearch.write.field_memory import OF_THE_FILE, Copy, Document, FieldMemory
 
 
 class Carried(NamedTuple):
@@ -122,10 +122,13 @@ class CarriedFields:
         ):
             self._memory.load()
         moves = _Moves(self._files)
-        carried = []
+        carried, copies = [], list[Copy]()
         for each, document in zip(results, before, strict=True):
             content_id = each.picture.content_id
-            candidates, gone = others.get(content_id, ()), self._memory.gone(content_id)
+            candidates = others.get(content_id, ())
+            # Of its own path a document may be without the fields that are copied to it now.
+            ids = {other["image_id"] for other in candidates} - {each.change.image_id}
+            gone = self._memory.gone(content_id, ids)
             version, moved_from, is_replaced = None, None, True
             if document is None:
                 origin, moved_from = moves.origin(each.change, candidates, gone)
@@ -136,11 +139,13 @@ class CarriedFields:
                     candidates = [*candidates, gone]
                 origin = moves.replacement(each.change, each.picture.state, candidates, gone)
             if origin is not None:
-                self._memory.put_copied(origin, each.change.image_id)
+                has_moved = document is not None or moved_from is not None or origin is gone
+                copies.append(Copy(origin, each.change.image_id, has_moved))
             own, given = self._kept(each, document), self._kept(each, origin)
             # After a `chmod` of a file that was moved before, its own fields are the later ones.
             fields = {**own, **given} if is_replaced else {**given, **own}
             carried.append(Carried(fields, version, moved_from))
+        self._memory.put_copied(copies)
         return carried
 
     def _kept(self, result: EmbeddedPicture, document: Document | None) -> Document:

@@ -7,14 +7,18 @@ after its fields were copied to that of the new path.
 The process that finds the new path may be another one: of a folder of another daemon, or after a
 crash.  So the fields that nothing computes are stored in `<index>-state` before their document
 goes, for two days: of the last documents, up to 1 MB.
+
+A document whose file was found at another path comes after the one that has its fields since: a
+file that is moved there and back keeps what it was given in between.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Final, NamedTuple
@@ -51,6 +55,22 @@ _STORED_BYTES: Final = 1_000_000
 Document = Mapping[str, Any]
 
 
+class Copy(NamedTuple):
+    """A document whose fields were copied to another one; its file `has_moved` there, or stays."""
+
+    document: Document
+    copy_id: str
+    has_moved: bool
+
+
+class _Gone(NamedTuple):
+    """A document that went, and the id of the one that has its fields, if its file was found."""
+
+    document: Document
+    moved_to: str | None = None
+    at: float = math.inf
+
+
 class LaterChange(NamedTuple):
     """What became of a document after its fields were copied to another one."""
 
@@ -74,23 +94,35 @@ class FieldMemory:
         self._state = state
         self._limit = limit
         self._lock = threading.Lock()
-        self._gone: OrderedDict[str, Document] = OrderedDict()
-        # By content, with the time at which each went.
-        self._stored: Mapping[str, tuple[float, Document]] = {}
+        # By content.
+        self._gone: OrderedDict[str, _Gone] = OrderedDict()
+        self._stored: Mapping[str, _Gone] = {}
         self._loaded: Version | None = None
-        self._copied: OrderedDict[str, tuple[Document, str]] = OrderedDict()
+        # By the id of the document that was copied.
+        self._copied: OrderedDict[str, Copy] = OrderedDict()
 
     def put_gone(self, documents: Iterable[Document]) -> None:
         """Remember documents that are to go, or to be replaced by other contents.
 
         Raises what the store does.
         """
-        going = [each for each in documents if "content_id" in each]
-        if self._state is not None and (lasting := [*filter(None, map(lasting_fields, going))]):
+        going = [self._going(each) for each in documents if "content_id" in each]
+        lasting = [
+            each._replace(document=fields)
+            for each in going
+            if (fields := lasting_fields(each.document)) is not None
+        ]
+        if self._state is not None and lasting:
             self._state.update(GONE_FIELDS, partial(_with_gone, lasting, time.time()))
         with self._lock:
             for each in going:
-                _put(self._gone, each["content_id"], each, self._limit)
+                _put(self._gone, each.document["content_id"], each, self._limit)
+
+    def _going(self, document: Document) -> _Gone:
+        with self._lock:
+            copy = self._copied.get(document["image_id"])
+        is_found = copy is not None and copy.has_moved and _is_same(copy.document, document)
+        return _Gone(document, copy.copy_id if copy is not None and is_found else None)
 
     def load(self) -> None:
         """Read what was stored since the last call.  Raises what the store does."""
@@ -102,27 +134,54 @@ class FieldMemory:
         read = self._state.read(GONE_FIELDS)
         entries = _entries(None if read is None else read.document, time.time())
         self._stored = {
-            each["document"]["content_id"]: (each["at"], each["document"]) for each in entries
+            each["document"]["content_id"]: _Gone(
+                each["document"], each.get("moved_to"), each["at"]
+            )
+            for each in entries
         }
         self._loaded = None if read is None else read.version
 
-    def gone(self, content_id: str) -> Document | None:
-        """Return the last document of this content that went, best one with own fields."""
-        with self._lock:
-            at, document = self._stored.get(content_id, (0.0, None))
-            if document is not None and at > time.time() - _STORED_SECONDS:
-                return document
-            return self._gone.get(content_id)
+    def gone(self, content_id: str, others: Container[str] = ()) -> Document | None:
+        """Return the last document of this content that went, best one with own fields.
 
-    def put_copied(self, document: Document, copy_id: str) -> None:
-        """Remember that the fields of a document were copied."""
+        `others` are the ids of present documents of this content: if the file was moved to one of
+        them, the fields are those of that one, and nothing is returned.
+        """
         with self._lock:
-            _put(self._copied, document["image_id"], (document, copy_id), self._limit)
+            gone, stored = self._gone.get(content_id), self._stored.get(content_id)
+        if (
+            stored is not None
+            and stored.at > time.time() - _STORED_SECONDS
+            # What went after it may have had its fields, and lost one.
+            and (gone is None or stored.moved_to != gone.document["image_id"])
+        ):
+            gone = stored
+        return None if gone is None or gone.moved_to in others else gone.document
+
+    def put_copied(self, copies: Iterable[Copy]) -> None:
+        """Remember that the fields of documents were copied.  Raises what the store does."""
+        copies = list(copies)
+        moved = {each.document["content_id"]: each for each in copies if each.has_moved}
+        with self._lock:
+            for each in copies:
+                _put(self._copied, each.document["image_id"], each, self._limit)
+            for content_id, each in moved.items():
+                gone = self._gone.get(content_id)
+                if gone is not None and _is_same(gone.document, each.document):
+                    self._gone[content_id] = gone._replace(moved_to=each.copy_id)
+            is_stored = any(
+                content_id in self._stored
+                and _is_same(self._stored[content_id].document, each.document)
+                for content_id, each in moved.items()
+            )
+        if self._state is not None and is_stored:
+            self._state.update(GONE_FIELDS, partial(_with_moved, moved))
 
     def take_later(self, document: Document) -> LaterChange | None:
         """Return what changed of a document, which goes now, since its fields were copied."""
         with self._lock:
-            before, copy_id = self._copied.pop(document["image_id"], (document, ""))
+            copy = self._copied.pop(document["image_id"], Copy(document, "", has_moved=False))
+        before = copy.document
         if document.get("content_id") != before.get("content_id"):
             return None
         changed = {
@@ -130,7 +189,12 @@ class FieldMemory:
             for name in (document.keys() | before.keys()) - OF_THE_FILE
             if document.get(name) != before.get(name)
         }
-        return LaterChange(copy_id, before["content_id"], changed) if changed else None
+        return LaterChange(copy.copy_id, before["content_id"], changed) if changed else None
+
+
+def _is_same(one: Document, other: Document) -> bool:
+    """Return True for two states of the document of one path and one content."""
+    return all(one.get(name) == other.get(name) for name in ("image_id", "content_id"))
 
 
 def _put(where: OrderedDict[str, Any], key: str, value: Any, limit: int) -> None:
@@ -167,12 +231,28 @@ def _entries(document: Document | None, now: float) -> list[Mapping[str, Any]]:
     return [each for each in entries if each["at"] > now - _STORED_SECONDS]
 
 
-def _with_gone(going: Sequence[Document], now: float, stored: Document | None) -> Document:
+def _with_moved(moved: Mapping[str, Copy], stored: Document | None) -> Document | None:
+    """Return the state document with the ids of those that have the fields of others now."""
+    if stored is None:
+        return None
+    entries = []
+    for each in stored["body"]["documents"]:
+        copy = moved.get(each["document"]["content_id"])
+        is_moved = copy is not None and _is_same(each["document"], copy.document)
+        entries.append({**each, "moved_to": copy.copy_id} if copy and is_moved else each)
+    return {**stored, "body": {"documents": entries}}
+
+
+def _with_gone(going: Sequence[_Gone], now: float, stored: Document | None) -> Document:
     """Return the state document with these, the last ones up to 1 MB."""
-    contents = {each["content_id"] for each in going}
+    contents = {each.document["content_id"] for each in going}
     before = _entries(stored, now)
     entries = [each for each in before if each["document"]["content_id"] not in contents]
-    entries += [{"at": now, "document": each} for each in going]
+    entries += [
+        {"at": now, "document": each.document}
+        | ({} if each.moved_to is None else {"moved_to": each.moved_to})
+        for each in going
+    ]
     kept: list[Mapping[str, Any]] = []
     size = 0
     for each in reversed(entries):

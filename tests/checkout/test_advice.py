@@ -26,6 +26,7 @@ ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_re
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
 SERVICE = "e2e/test_service_client.py"
 API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
+VIEWS = "e2e/test_gallery_views.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
     "cli.completion:completion": f"{COMPLETION}::test_a_start_file_that_cannot_be_written",
@@ -61,6 +62,11 @@ CARRIED_OUT = {
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
+    "manage.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
+    "manage.hints:_root": f"{VIEWS}::test_what_status_advises_works",
+    "manage.hints:_files": f"{VIEWS}::test_what_status_advises_works",
+    "serve.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
+    "::test_a_large_index_is_compared_by_the_command",
     "manage.status:renewing_words": "e2e/test_words.py"
     "::test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex",
     "manage.reindex.target:begin_next": f"{ADVICE}::test_a_generation_that_is_kept",
@@ -95,6 +101,8 @@ CARRIED_OUT = {
     "::test_below_30_pictures_a_note_says_that_there_is_no_relevance",
     "search.index_state:IndexState.coder": f"{ADVICE}::test_an_index_without_codes",
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
+    "cli.service:_read_token": "e2e/test_search_by_service.py"
+    "::test_one_with_tokens_is_asked_with_one",
     "embed.runtime.service:ServiceConnection._absent": f"{SERVICE}"
     "::test_a_service_that_is_not_there",
     "embed.runtime.service:ServiceConnection._error": f"{SERVICE}"
@@ -103,6 +111,7 @@ CARRIED_OUT = {
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "cli.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.rate_limit:parse_rate": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
+    "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
     "::test_options_that_cannot_be",
     "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",
@@ -155,6 +164,8 @@ OF_PACKAGES = {
 
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
+    "manage.hints:_index": "commands of cli.status:_print_generations, which a test carries out",
+    "manage.hints:_search": "the commands of cli.status:_tuning_line, which a test carries out",
     "cli.find:_make_index": "needs a model hub",
     "cli.status:_print_daemon": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",
@@ -187,7 +198,7 @@ NOT_CARRIED_OUT = {
     "search.query_vectors:QueryVectorizer._read_stored": "needs an index of an earlier version",
     "search.query_vectors:weighted_parts": "needs an index of an earlier version",
     "search.reduced:Originals.__init__": "advises a file's format",
-    "serve.thumbnails:PictureFiles.original": "another machine",
+    "serve.thumbnails:PictureFiles._located": "another machine",
     "tags.classifier:TagClassifier.check": "labels are somebody's own",
     "tags.classifier:TagClassifier.from_body": "labels are somebody's own",
     "tags.identify:identify": "needs an index too small for relevance",
@@ -235,7 +246,7 @@ WITHOUT_INDEX = {
     "search.operations:Operations._search",
     "search.reduced:Originals.__init__",
     "serve.originals:state_of",
-    "serve.thumbnails:PictureFiles.original",
+    "serve.thumbnails:PictureFiles._located",
     "cli.serve:serve",
     "serve.tokens:read_hashes",
     "embed.runtime.service:ServiceConnection._absent",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
@@ -188,3 +190,64 @@ def test_a_rewrite_between_the_copy_and_the_deletion_of_a_moved_picture(
     indexer.pipeline.close()
     assert house.differing() == []
     assert shelf(house, "b.png") == "A2"
+
+
+def take(house: House, name: str) -> None:
+    """Remove the field of a picture."""
+
+    def without(document: dict[str, Any]) -> dict[str, Any]:
+        return {field: value for field, value in document.items() if field != "shelf"}
+
+    house.store.rewrites.rewrite([image_id("r", name)], without)
+
+
+def move(house: House, old: str, new: str, indexer: Indexer, *, is_found_late: bool) -> None:
+    """Move a file; on request its old document is deleted before the new path is found."""
+    (house.folder / old).rename(house.folder / new)
+    if is_found_late:
+        indexer._pending["r"].add(old)
+        indexer.delete_missing(at_once=True)
+        assert not is_stored(house, old)
+    sync(indexer)
+    assert house.differing() == []
+
+
+@pytest.mark.parametrize("is_found_late", [False, True])
+@pytest.mark.parametrize("has_restarted", [False, True])
+@pytest.mark.parametrize("given", ["B2", None])
+@pytest.mark.parametrize("before", [None, "A1"])
+def test_a_picture_that_is_moved_there_and_back_keeps_what_it_had_in_between(
+    house: House, before: str | None, given: str | None, has_restarted: bool, is_found_late: bool
+):
+    """The document that went at the first move is of the same name, and out of date."""
+    house.picture("a.png", 1)
+    house.synced()
+    if before is not None:
+        give(house, "a.png", before)
+    indexer = house.indexer()
+    move(house, "a.png", "A.PNG", indexer, is_found_late=is_found_late)
+    assert shelf(house, "A.PNG") == before
+    if has_restarted:
+        indexer.pipeline.close()
+        indexer = house.indexer()
+    give(house, "A.PNG", given) if given is not None else take(house, "A.PNG")
+    move(house, "A.PNG", "a.png", indexer, is_found_late=False)
+    indexer.pipeline.close()
+    assert shelf(house, "a.png") == given
+
+
+def test_a_picture_that_comes_back_from_elsewhere_has_the_fields_that_it_left_with(house: House):
+    """Its copy has fields of its own; its document, which was deleted, was moved nowhere."""
+    path, copy = house.picture("a.png", 1), house.folder / "b.png"
+    house.synced()
+    give(house, "a.png", "A1")
+    copy.write_bytes(path.read_bytes())
+    house.synced()
+    give(house, "b.png", "B2")
+    away = house.folder.parent / "away.png"
+    path.rename(away)
+    house.synced()
+    away.rename(house.folder / "c.png")
+    house.synced()
+    assert house.differing() == []
+    assert [shelf(house, name) for name in ("b.png", "c.png")] == ["B2", "A1"]

@@ -64,8 +64,9 @@ def site(es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFactor
     settings = load_settings({"es_url": es_url, "index": index, "read_workers": 1})
     store = Store(connect(settings), index)
     try:
-        service = SearchService(settings)
-        with served(create_app(PictureFiles(store, settings, home / "cache"), service)) as each:
+        pictures = PictureFiles(store, settings, home / "cache")
+        service = SearchService(settings, originals=pictures)
+        with served(create_app(pictures, service)) as each:
             yield each
     finally:
         remove_index(store)
@@ -135,6 +136,7 @@ def test_the_main_job_with_the_mouse(gallery: Gallery) -> None:
     with leading_to(page, "unlike="):
         hit(page, best).get_by_role("link", name="Less like").click()
     assert hit_names(page)[0] != best
+    page.locator(".facets").get_by_text("Format").click()
     with leading_to(page, "filter=format:png"):
         page.locator(".facets").get_by_role("link", name="png", exact=True).click()
     assert {each.rsplit(".", 1)[1] for each in hit_names(page)} == {"png"}
@@ -200,6 +202,8 @@ def test_the_main_job_by_keys_alone(gallery: Gallery) -> None:
     with leading_to(page, "unlike="):
         page.keyboard.press("-")
     assert hit_names(page)[0] != best
+    tab_to(page, ".facet:has(a[href*='filter=format:png']) > summary")
+    page.keyboard.press("Enter")
     tab_to(page, ".facets a[href*='filter=format:png']")
     with leading_to(page, "filter=format:png"):
         page.keyboard.press("Enter")
@@ -226,6 +230,7 @@ def test_the_main_job_without_scripts(gallery: Gallery, photographs: Path) -> No
     with leading_to(page, "unlike="):
         hit(page, best).get_by_role("link", name="Less like").click()
     assert hit_names(page)[0] != best
+    page.locator(".facets").get_by_text("Format").click()
     with leading_to(page, "filter=format:png"):
         page.locator(".facets").get_by_role("link", name="png", exact=True).click()
     shared(gallery, page)
@@ -370,7 +375,7 @@ def test_a_box_is_drawn_in_step_with_the_fields(
     assert [int(each) for each in fields(page)] == pytest.approx([110, 40, 200, 100], abs=2)
     drag(page, (210, 90), (400, 200), (900, 900))
     assert [int(each) for each in fields(page)] == pytest.approx([251, 200, 200, 100], abs=2)
-    page.get_by_role("button", name="Whole picture").click()
+    page.get_by_role("button", name="Clear the box").click()
     assert fields(page) == ("", "", "", "")
     expect(page.locator("cropper-selection")).to_be_hidden()
 

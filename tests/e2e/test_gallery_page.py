@@ -135,6 +135,18 @@ def test_a_filter_is_added_and_removed_by_links(client: TestClient):
     assert all(int(each, 16) % 2 for each in ids(crumbs))
 
 
+def test_scores_are_shown_on_demand(client: TestClient):
+    assert "score 0." not in re.sub(r'title="[^"]*"', "", client.get("/?q=red").text)
+    assert len(re.findall(r">score -?\d.*, cosine", client.get("/?q=red&scores=1").text)) == 60
+
+
+def test_dates_in_words_are_shown_as_what_they_became(client: TestClient):
+    page = client.get("/?q=red&when=march+2024")
+    assert "(2024-03-01 to 2024-03-31)" in page.text
+    assert ids(page)
+    assert all(int(each, 16) % 9 == 2 for each in ids(page))
+
+
 def test_what_a_form_sends_becomes_a_short_address(client: TestClient):
     sent = client.get("/?q=red&not=&filter=&mode=auto&sort=relevance&since=&min_relevance=0")
     assert (sent.status_code, sent.headers["location"]) == (303, "/?q=red")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import os
+import shlex
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -20,12 +26,17 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.hints import hints
 from es_imgsearch.records import image_id
+from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.serve import duplicate_lists
 from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.page import duplicates_page, search_page
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PREVIEW_PIXELS, PictureFiles
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 from es_imgsearch.testing import remove_index
+from es_imgsearch.watch.given_roots import parse_roots
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
@@ -305,3 +316,291 @@ def test_failures_are_paged_and_those_that_can_be_read_have_thumbnails(
         for each in made:
             store.documents.delete([str(each["image_id"])])
         store.refresh()
+
+
+def run(settings: Settings, *words: str) -> str:
+    environment = {"ES_URL": settings.es_url, "ES_IMGSEARCH_INDEX": settings.index}
+    ended = CliRunner(env=environment).invoke(main, list(words))
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def test_duplicates_are_what_the_command_prints(client: TestClient, settings: Settings):
+    for level in ("same", "near", "similar"):
+        expected = json.loads(run(settings, "duplicates", "--level", level, "--json"))
+        answer = client.get("/api/v1/duplicates", params={"level": level})
+        assert answer.json() == expected
+        assert answer.headers["x-total-count"] == str(len(expected))
+        listed = client.get("/duplicates.txt", params={"level": level})
+        assert run(settings, "duplicates", "--level", level) in listed.text
+        assert listed.headers["content-type"].startswith("text/plain")
+    near = client.get("/api/v1/duplicates").json()
+    assert len(near) == 2
+    assert client.get("/api/v1/duplicates?k=1&offset=1").json() == near[1:]
+    assert client.get("/api/v1/duplicates?offset=9").json() == []
+    script = client.get("/duplicates.sh?level=near")
+    assert script.text == run(settings, "duplicates", "--script")
+    assert 'filename="remove-duplicates.sh"' in script.headers["content-disposition"]
+
+
+def test_groups_are_shown_side_by_side_and_the_kept_file_is_marked(client: TestClient):
+    shown = page(client.get("/duplicates?level=near"))
+    assert [each["class"] for tag, each in shown.tags if tag == "section"] == ["group"] * 2
+    assert [each.get("class") for tag, each in shown.tags if tag == "li"].count("kept") == 2
+    words = shown.words()
+    assert "This page deletes nothing" in words
+    assert "same bytes" in words
+    assert "bits of 64 of the hashes differ" in words
+    assert "/duplicates.sh?level=near" in shown.all("a", "href")
+    assert "/duplicates.txt?level=near" in shown.all("a", "href")
+    # Without JavaScript a form sends every field.
+    sent = client.get("/duplicates?level=same&keep=newest&folder=&threshold=")
+    assert sent.url.query == b"level=same&keep=newest"
+    assert "1 group, 2 pictures" in page(sent).words()
+    of_one = page(client.get(f"/duplicates?level=near&image_id={of('small cat.jpg')}"))
+    assert "1 group, " in of_one.words()
+
+
+def test_a_folder_or_date_says_which_file_is_kept(client: TestClient, folder: Path):
+    left, copy = folder / "road" / "left.png", folder / "road" / "copy.png"
+
+    def kept(**asked: str) -> str:
+        (group,) = client.get("/api/v1/duplicates", params={"level": "same", **asked}).json()
+        return str(group["pictures"][0]["relative_path"])
+
+    ages = sorted([left, copy], key=lambda each: each.stat().st_mtime_ns)
+    assert kept(keep="oldest") == f"road/{ages[0].name}"
+    assert kept(keep="newest") == f"road/{ages[1].name}"
+    for folder_given in ("photos/road", str(folder / "road"), "photos", "photos/road/", "nowhere"):
+        assert kept(keep="oldest", folder=folder_given) == f"road/{ages[0].name}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ("level=other", 400), ("keep=other", 400), ("threshold=x", 400), ("threshold=nan", 400),
+        ("level=near&threshold=99", 400), ("level=same&threshold=1", 400), ("other=1", 400),
+        ("level=near&image_id=x", 400), (f"image_id={'0' * 32}", 404), ("page=0", 400),
+        ("level=similar&unconfirmed=true", 400), ("page=9", 200),
+    ],
+)  # fmt: skip
+def test_duplicates_that_cannot_be_asked_for(client: TestClient, asked: str, status: int):
+    assert page(client.get(f"/duplicates?{asked}"), status).words()
+
+
+def test_no_script_for_what_nothing_compared(client: TestClient):
+    for asked in ("level=similar", "level=near&unconfirmed=true"):
+        refused = client.get(f"/duplicates.sh?{asked}")
+        assert (
+            "removes only files whose bytes or pixels were compared" in page(refused, 400).words()
+        )
+        assert "/duplicates.sh" not in client.get(f"/duplicates?{asked}").text
+
+
+def test_a_long_comparison_says_so_and_goes_on(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    """It begins once the one before has ended: here the test holds the lock."""
+    held = threading.Event()
+    compare = duplicate_lists.find_duplicates
+
+    def slow(*given: Any, **options: Any) -> Any:
+        assert held.wait(60)
+        return compare(*given, **options)
+
+    monkeypatch.setattr(duplicate_lists, "find_duplicates", slow)
+    monkeypatch.setattr(duplicates_page, "_WAIT_SECONDS", 0.0)
+    asked = "/duplicates?level=near&threshold=3"
+    waiting = page(client.get(asked))
+    assert "are being compared" in waiting.words()
+    assert ("meta", {"http-equiv": "refresh", "content": "3"}) in waiting.tags
+    for threshold in (4, 5, 6):
+        assert "being compared" in client.get(f"{asked[:-1]}{threshold}").text
+    busy = client.get(f"{asked[:-1]}7")
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
+    held.set()
+    assert client.get("/api/v1/duplicates?threshold=3").status_code == 200
+    assert "group" in page(client.get(asked)).words()
+
+
+def test_a_large_index_is_compared_by_the_command(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, settings: Settings
+):
+    monkeypatch.setattr(duplicate_lists, "MOST_COMPARED", 3)
+    refused = page(client.get("/duplicates?level=similar"), 400)
+    command = f"es-imgsearch duplicates --level similar --index {settings.index}"
+    assert command in refused.words()
+    run(settings, *command.split()[1:])
+    assert client.get("/duplicates?level=same").status_code == 200
+    assert client.get(f"/duplicates?level=similar&image_id={of('cat.jpg')}").status_code == 200
+
+
+def test_what_status_advises_works(client: TestClient, settings: Settings, folder: Path):
+    steps = hints(client.get("/api/v1/status").json(), settings.host)
+    watch, retry = (shlex.split(each.command) for each in steps)
+    assert retry[1:] == ["failures", "retry", "--index", settings.index]
+    environment = {"ES_URL": settings.es_url, "ES_IMGSEARCH_READ_WORKERS": "1"}
+    ended = CliRunner(env=environment).invoke(main, retry[1:])
+    assert (ended.exit_code, "1 failed" in ended.output) == (1, True)
+    assert watch[1:2] + watch[3:] == ["watch", "--index", settings.index]
+    (root,) = parse_roots([watch[2]])
+    assert (root.name, root.path) == ("photos", folder)
+
+
+def test_an_index_without_pictures_says_what_to_do(es_url: str, folder: Path, tmp_path: Path):
+    index = f"views-empty-{uuid.uuid4().hex[:12]}"
+    settings = load_settings({"es_url": es_url, "index": index, "read_workers": 1}, environment={})
+    run(settings, "init", "--encoder", "starter")
+    try:
+        with client_of(settings, tmp_path) as client:
+            for path in ("/", "/status", "/duplicates", "/?q=cat", "/duplicates?level=near"):
+                assert page(client.get(path)).words()
+            assert "No pictures yet" in page(client.get("/")).words()
+            assert "No duplicates." in page(client.get("/duplicates")).words()
+            shown = page(client.get("/status")).words()
+            assert (
+                "Nothing is indexed yet: index a folder of pictures. es-imgsearch sync DIR" in shown
+            )
+            (step,) = hints(client.get("/api/v1/status").json(), settings.host)
+            (tmp_path / "photos").mkdir()
+            shutil.copy(folder / "cat.jpg", tmp_path / "photos")
+            command = step.command.replace("DIR", str(tmp_path / "photos"))
+            run(settings, *shlex.split(command)[1:])
+            assert "cat.jpg" in page(client.get("/?q=cat")).words()
+    finally:
+        remove_index(Store(connect(settings), index))
+
+
+@pytest.mark.parametrize("search", ["q=a+cat", "q=a+cat&sort=folder", "filter=format:png", ""])
+def test_results_are_files_of_what_the_page_lists(client: TestClient, folder: Path, search: str):
+    shown = page(client.get(f"/?{search}"))
+    listed = [each["data-id"] for tag, each in shown.tags if tag == "li" and "data-id" in each]
+    links = {each.partition("?")[0]: each for each in shown.all("a", "href")}
+    table = client.get(links["/export.csv"])
+    rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
+    assert [each["image_id"] for each in rows] == listed
+    assert table.headers["content-disposition"] == 'attachment; filename="pictures.csv"'
+    hits = client.get(links["/export.json"]).json()
+    assert [each["image_id"] for each in hits["hits"]] == listed
+    assert hits.keys() >= {"hits", "facets", "notes", "took_ms", "relevant"}
+    paths = client.get(links["/export.txt"]).text.splitlines()
+    assert paths == [each["path"] for each in hits["hits"]]
+    assert str(folder / HOSTILE) in paths
+    assert all(not value.startswith(("=", "@", "+")) for row in rows for value in row.values())
+    assert ("/export.ndjson" in links) == ("q=" in search)
+
+
+def test_a_search_is_saved_for_kibana_with_its_filters(
+    client: TestClient, settings: Settings, tmp_path: Path
+):
+    answer = client.get("/export.ndjson?q=a+cat&filter=format:png&filter=-tags:dog")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    objects = [json.loads(line) for line in answer.text.splitlines()]
+    query = next(each for each in objects if each.get("type") == "query")
+    assert query["attributes"]["title"].endswith(": a cat, format:png, -tags:dog")
+    knn = query["attributes"]["query"]["query"]["knn"]
+    assert "png" in json.dumps(knn["filter"])
+    vega = next(each for each in objects if each.get("type") == "visualization")
+    assert "png" in vega["attributes"]["visState"]
+    (tmp_path / "search.ndjson").write_bytes(answer.content)
+    run(settings, "kibana", "check", str(tmp_path / "search.ndjson"))
+    for asked in ("", "filter=format:png", "q=cat&mode=x", f"like={'0' * 32}"):
+        assert client.get(f"/export.ndjson?{asked}").status_code in {400, 404}
+
+
+@pytest.fixture(scope="module")
+def views(client: TestClient) -> list[str]:
+    """Every view, with hostile values in its address and in what it shows."""
+    evil = quote(EVIL)
+    return [
+        "/", "/?q=a+cat", f"/?q={evil}", f"/?filter=tags:{evil}", f"/?filter={evil}:x",
+        f"/?like={evil}", f"/?q=cat&not={evil}", f"/?page={evil}", f"/?image={evil}",
+        f"/pictures/{of('cat.jpg')}?q=a+cat&n=1", f"/pictures/{of(HOSTILE)}",
+        f"/pictures/{'e' * 32}",
+        f"/pictures/{'e' * 32}?q={evil}&n=1", f"/pictures/{quote('<script>')}",
+        f"/pictures/{of('cat.jpg')}?n={evil}",
+        "/status", f"/status?page={evil}", "/duplicates", "/duplicates?level=near",
+        "/duplicates?level=similar&threshold=0.1", f"/duplicates?folder={evil}",
+        f"/duplicates?level={evil}", f"/duplicates?image_id={evil}",
+        f"/duplicates?threshold={evil}",
+        f"/duplicates.sh?level={evil}", f"/export.csv?mode={evil}", f"/export.ndjson?filter={evil}",
+    ]  # fmt: skip
+
+
+def test_nothing_that_is_stored_or_asked_becomes_markup(client: TestClient, views: list[str]):
+    seen = 0
+    for view in views:
+        answer = client.get(view)
+        assert answer.status_code in {200, 400, 404, 422}, (view, answer.text)
+        shown = page(answer, answer.status_code)
+        for tag, attributes in shown.tags:
+            assert tag != "script" or attributes["src"].startswith("/static/"), view
+            assert not any(name.startswith("on") or name == "style" for name in attributes), view
+            for name in ("href", "src", "action"):
+                address = attributes.get(name, "/")
+                assert address.startswith(("/", "#", "geo:")), (view, address)
+                assert not address.startswith("//"), (view, address)
+        assert "<script>" not in answer.text
+        seen += EVIL in shown.text
+    assert seen >= 5
+
+
+def test_every_link_of_every_view_leads_somewhere(client: TestClient, views: list[str]):
+    links = {
+        address
+        for view in views
+        for tag, name in (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src"))
+        for address in page(client.get(view), client.get(view).status_code).all(tag, name)
+    }
+    gone = "/" + "e" * 32
+    for link in sorted(links):
+        if link.startswith(("#", "geo:")):
+            continue
+        status = client.get(link).status_code
+        # The original of one document is in no folder.
+        expected = 404 if gone in link and link.startswith(("/images", "/prev", "/thumb")) else 200
+        assert status == expected, link
+
+
+def test_elasticsearch_away_is_said_with_when_to_try_again(settings: Settings, tmp_path: Path):
+    away = changed_settings(settings, es_url="http://127.0.0.1:9", request_timeout_seconds=1.0)
+    with client_of(away, tmp_path) as client:
+        for view in ("/", "/?q=cat", f"/pictures/{of('cat.jpg')}", "/status", "/duplicates",
+                     "/export.csv", "/duplicates.txt"):  # fmt: skip
+            answer = client.get(view)
+            shown = page(answer, 503)
+            assert answer.headers["retry-after"] == "5"
+            assert view in shown.all("a", "href"), view
+            assert "Try again" in shown.words()
+            assert "Elasticsearch" in shown.words()
+
+
+def test_no_index_is_said_with_the_command_that_makes_one(settings: Settings, tmp_path: Path):
+    missing = changed_settings(settings, index=f"views-none-{uuid.uuid4().hex[:12]}")
+    with client_of(missing, tmp_path) as client:
+        for view in ("/", "/?q=cat", f"/pictures/{of('cat.jpg')}", "/status", "/duplicates"):
+            shown = page(client.get(view), 404).words()
+            assert f"es-imgsearch init --index {missing.index}" in shown
+
+
+def test_a_model_that_is_being_loaded_is_said_and_other_views_work(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(search_page, "_WARM_SECONDS", 0.05)
+    loading, loaded = threading.Event(), threading.Event()
+    warm_up = ImageSearch.embed
+
+    def slow(*given: Any) -> Any:
+        loading.set()
+        assert loaded.wait(60)
+        return warm_up(*given)
+
+    monkeypatch.setattr(ImageSearch, "embed", slow)
+    with client_of(settings, tmp_path) as client:
+        assert loading.wait(60)
+        answer = client.get("/?q=cat")
+        assert "model is being loaded" in page(answer, 503).words()
+        assert answer.headers["retry-after"] == "5"
+        for view in ("/", "/status", "/duplicates", f"/pictures/{of('cat.jpg')}?q=cat&n=1"):
+            assert client.get(view).status_code == 200
+        loaded.set()
+        monkeypatch.setattr(search_page, "_WARM_SECONDS", 60.0)
+        assert client.get("/?q=cat").status_code == 200

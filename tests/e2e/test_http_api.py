@@ -224,6 +224,26 @@ def test_pages_are_the_parts_of_one_large_answer(many: TestClient, asked: dict[s
     assert pages == whole
 
 
+@pytest.mark.parametrize("depth", [50, 90, 100, 239])
+@pytest.mark.parametrize("asked", [{"k": 20}, {"k": 60, "collapse": True}, {"k": 70}])
+def test_pages_behind_the_depth_that_is_fused(
+    many: TestClient, asked: dict[str, Any], depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("es_imgsearch.serve.service._FUSED_DEPTH", depth)
+    asked = {"q": "harbour boat", "facets": ["format"], **asked}
+    whole = many.get("/api/v1/search", params={**asked, "k": 240}).json()["hits"]
+    pages: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = many.get("/api/v1/search", params={**asked, "cursor": cursor}).json()
+        pages += [each["image_id"] for each in answer["hits"]]
+        assert answer["facets"] == {"format": {"png": len(pages)}}
+        cursor = answer["next"]
+    assert len(pages) == 240
+    assert len(set(pages)) == 240
+    assert pages == [each["image_id"] for each in whole]
+
+
 def test_facets_count_the_hits_up_to_the_end_of_the_page(many: TestClient) -> None:
     asked: dict[str, Any] = {"q": "harbour boat", "k": 20, "facets": ["format"]}
     first = many.get("/api/v1/search", params=asked).json()

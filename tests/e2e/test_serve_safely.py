@@ -218,7 +218,8 @@ def test_a_browser_loads_nothing_from_elsewhere(client: TestClient):
     for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
         assert client.get(path).status_code == 404
     assert client.get("/openapi.json").json()["paths"].keys() == {
-        "/healthz", "/readyz", "/images/{image_id}", "/thumbnails/{image_id}"
+        "/healthz", "/readyz", "/images/{image_id}", "/previews/{image_id}",
+        "/thumbnails/{image_id}"
     }  # fmt: skip
 
 

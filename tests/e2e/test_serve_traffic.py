@@ -226,6 +226,7 @@ def test_the_default_leaves_this_machine_alone(
         (["--root-path", "/a/."], "--root-path cannot be '/a/.'"),
         (["--root-path", "/ä"], "--root-path cannot be '/ä'"),
         (["--root-path", "https://x.example/a"], "--root-path cannot be 'https://x.example/a'"),
+        (["--root-path", "/api/v1"], "--root-path cannot be '/api/v1': /api/v1/"),
         (["--access-log=all"], "'all' is not one of 'plain', 'full'"),
     ],
 )
@@ -374,7 +375,7 @@ class StrippingProxy(httpx.BaseTransport):
 
 @pytest.mark.parametrize("strips", [True, False])
 @pytest.mark.parametrize(
-    "path", ["/pictures", "/images", "/api", "/api/v1", "/photos/all", "/a-b.c~d"]
+    "path", ["/pictures", "/images", "/api", "/api/v2", "/photos/all", "/a-b.c~d"]
 )
 def test_under_a_path_of_a_proxy(
     house: House, encoder: SlowEncoder, tmp_path: Path, path: str, strips: bool

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import service_encoder
+from es_imgsearch.embed.runtime.service import ServiceConnection
 from es_imgsearch.embed.runtime.service_encoder import to_send
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -172,6 +174,16 @@ def test_words_find_the_same(
 
 def test_a_service_takes_every_option() -> None:
     assert ExampleOptions.model_fields.keys() == SearchOptions.__annotations__.keys()
+
+
+def test_the_description_of_the_api_refers_to_what_it_has(url: str) -> None:
+    described = ServiceConnection(url).get("/openapi.json")
+    text = json.dumps(described["paths"]["/api/v1/search-by-examples"])
+    assert "image_id" in text
+    for place in re.findall(r'"\$ref": "([^"]+)"', text):
+        found = described
+        for name in place.removeprefix("#/").split("/"):
+            found = found[name]
 
 
 def test_pictures_find_the_same(local: ImageSearch, remote: ImageSearch, photographs: Path) -> None:
@@ -395,6 +407,8 @@ PROBLEM = "application/problem+json"
          StoreUnreachable, "Away."),
         (Answer(400, b'{"detail": "No."}', PROBLEM, **{"es-imgsearch-error": "FilterInvalid"}),
          FilterInvalid, "No."),
+        (Answer(503, b'{"detail": "Wait."}', PROBLEM, **{"es-imgsearch-error": "ImgSearchError"}),
+         ServiceUnreachable, "Wait."),
         (Answer(422, b'{"detail": "No."}', PROBLEM, **{"es-imgsearch-error": "ReadError"}),
          UsageError, "No."),
         (Answer(400, b'{"detail": "No."}', PROBLEM, **{"es-imgsearch-error": "annotations"}),

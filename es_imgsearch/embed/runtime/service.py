@@ -134,12 +134,14 @@ class ServiceConnection:
                 f" ({answer.status} at {path}): give the address of one."
             )
         kind = _error_class(answer.headers.get(ERROR_HEADER))
-        if kind is not None:
+        # The base says nothing, but that the error is none of `errors`.
+        if kind is not None and kind is not ImgSearchError:
             return kind(detail)
         if answer.status == 401:
             return ServiceUnsuitable(
                 f"The service at {self.url} refuses the token, or needs one: make one there with"
-                " `es-imgsearch serve --new-token --token-file FILE`, and give it as token=."
+                " `es-imgsearch serve --new-token --token-file FILE`, and give it as token= or"
+                " --service-token-file."
             )
         if answer.status in _REFUSED:
             return ServiceUnsuitable(detail)

@@ -35,7 +35,7 @@ class ExampleTerms:
 
 
 def plain_texts(positive: Queries, negative: Queries) -> ExampleTerms | None:
-    """Take queries that are words only; None for any other, and for what is no Unicode.
+    """Take queries that are words only; None for others, and for invalid ones.
 
     They need neither NumPy nor Pillow.
     """
@@ -127,7 +127,7 @@ def _option(name: str, value: Any) -> Any:
 
 
 def _filter_value(field: str, value: Any) -> Any:
-    """Return a filter as plain values: a tuple, which is a range or a place, as an object."""
+    """Return a filter as plain values: a tuple (range, place) as an object."""
     value = _plain(value)
     if isinstance(value, tuple):
         return {"range": [_filter_value(field, each) for each in value]}

@@ -1,9 +1,9 @@
 """Find a running `serve` of this user on this machine, by the file it writes.
 
-`serve-<port>.json` stands in the user's runtime folder, or else cache folder, readable by nobody else, as long as the
-process runs, which holds a lock on it: the lock of a process that was killed is gone, so that its
-file is known to be stale without a request to whoever has its port now.  Only 127.0.0.1 and ::1
-are ever taken from such a file.
+`serve-<port>.json` stands in the user's runtime folder, or else cache folder, readable by nobody
+else, as long as the process runs, which holds a lock on it.  The lock of a process that was killed
+is gone, so its file is known to be stale without a request to whoever has its port now.  Only
+127.0.0.1 and ::1 are ever taken from such a file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import fcntl
 import json
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch import __version__
+from es_imgsearch.embed.runtime.service import ServiceConnection
+from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.search.remote.service_search import ServiceSearch, open_service
 from es_imgsearch.settings import without_password
 
 if TYPE_CHECKING:
@@ -29,7 +33,9 @@ logger = logging.getLogger(__name__)
 # An address that listens on all is reached on this one.
 _LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::1": "[::1]",  # noqa: S104
                     "::": "[::1]"}  # fmt: skip
+_NEAR: Final = re.compile(r"http://(127\.0\.0\.1|\[::1\]):[0-9]{1,5}")
 _MOST_BYTES: Final = 10_000
+_ANSWERS_WITHIN_SECONDS: Final = 0.2
 
 
 def runtime_folder() -> Path:
@@ -89,8 +95,23 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
+def open_running(settings: Settings) -> ServiceSearch | None:
+    """Open a running service of this machine; None if none answers at once."""
+    url = find_running(settings)
+    if url is None:
+        return None
+    try:
+        # A process that is stopped, or too busy, is not waited for.
+        with closing(ServiceConnection(url, timeout_seconds=_ANSWERS_WITHIN_SECONDS)) as probe:
+            probe.get("/healthz")
+    except ImgSearchError as error:
+        logger.debug("%s", error)
+        return None
+    return open_service(url, settings)
+
+
 def find_running(settings: Settings) -> str | None:
-    """Return the address of a running service by which hits are the same; None without one.
+    """Return the address of a running service that finds the same hits, or None.
 
     One that needs a token is left out unless the settings have one.
     """
@@ -100,9 +121,7 @@ def find_running(settings: Settings) -> str | None:
             found = _read(path)
             is_open = settings.service_token is not None or not found.get("needs_token", True)
             url = found.get("url")
-            is_near = isinstance(url, str) and url.startswith(
-                ("http://127.0.0.1:", "http://[::1]:")
-            )
+            is_near = isinstance(url, str) and _NEAR.fullmatch(url)
             if is_near and is_open and all(found.get(name) == wanted[name] for name in wanted):
                 return str(url)
     return None

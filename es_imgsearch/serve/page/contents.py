@@ -128,10 +128,10 @@ def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thu
     return [(day, list(each)) for day, each in groupby(shown, key=lambda tile: tile.day)]
 
 
-def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
+def chips(address: Address, names: Mapping[str, str], period: str) -> Iterator[Chip]:
     """Yield a removable chip for each part of the question but the words in the box.
 
-    `names` has the names of stored pictures by image_id.
+    `names` has the names of stored pictures by image_id; `period` is what `when` means.
     """
     kinds = {
         "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since",
@@ -145,6 +145,8 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
         if name in {"like", "unlike"}:
             image_id, caret, weight = value.partition("^")
             label = names.get(image_id, image_id) + caret + weight
+        elif name == "when":
+            label = f"{value} ({period})"
         elif name == "min_relevance":
             label = f"{float(value):.0%} relevant" if _is_number(value) else value
         elif name == "filter":
@@ -156,11 +158,12 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
 def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterator[FacetShown]:
     """Yield the facets that have a value which is not chosen yet."""
     chosen = set(address.all("filter"))
+    is_dated = address.get("since") or address.get("when")
     for name, title in FACETS.items():
         values = [
             FacetValue(value, count, *_addresses(name, value, address))
             for value, count in counts.get(name, {}).items()
-            if f"{name}:{value}" not in chosen and not (name == "year" and address.get("since"))
+            if f"{name}:{value}" not in chosen and not (name == "year" and is_dated)
         ]
         if values:
             yield FacetShown(name, title, values[:_MOST_VALUES])
@@ -211,7 +214,8 @@ def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str
 
 def _addresses(name: str, value: str, address: Address) -> tuple[str, str]:
     if name == "year":
-        return str(address.setting("since", value).setting("until", value)), ""
+        plain = address.dropping("when")
+        return str(plain.setting("since", value).setting("until", value)), ""
     return (
         str(address.adding("filter", f"{name}:{value}")),
         str(address.adding("filter", f"-{name}:{value}")),

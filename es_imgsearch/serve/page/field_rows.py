@@ -38,7 +38,7 @@ _MOST_VALUES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class FieldValue:
-    """A text, and the address it leads to, if any; `is_foreign` if that is on another host."""
+    """A text, and the address it leads to; `is_foreign` if that is on another host."""
 
     text: str
     href: str = ""
@@ -67,7 +67,7 @@ def field_rows(fields: Mapping[str, Any]) -> Iterator[FieldRow]:
 
 
 def place_of(fields: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return latitude and longitude of a picture, in any form that a geo_point is stored in."""
+    """Return latitude and longitude, from any form of a geo_point."""
     value = fields.get("location")
     try:
         match value:

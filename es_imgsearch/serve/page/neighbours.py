@@ -14,6 +14,7 @@ from es_imgsearch.serve.page.search_page import (
     PAGE_SIZE,
     is_search,
     parse_request,
+    ranked,
 )
 from es_imgsearch.serve.search_request import MOST_HITS
 from es_imgsearch.serve.service import SearchService
@@ -24,7 +25,7 @@ _OWN: Final = ("n", "page", "part")
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Addresses of the pictures before and after, and of the search; "" where there is none."""
+    """Addresses of the pictures before and after, and of the search; "" for none."""
 
     previous: str = ""
     following: str = ""
@@ -33,9 +34,9 @@ class Neighbours:
 
 
 def neighbours(service: SearchService, address: Address, image_id: str) -> Neighbours:
-    """Return the neighbours of a picture in the search of an address, which has its number `n`.
+    """Return the neighbours of a picture in the search of an address.
 
-    Without a number, or if the search works no longer, there are none.
+    The address has its number `n`.  Without one, or if the search works no longer, there are none.
     """
     search = address.at("/")
     for name in _OWN:
@@ -74,7 +75,7 @@ def _around(service: SearchService, search: Address, number: int) -> tuple[list[
     # As many as the page ranks that has the next one, since the order may depend on it.
     end = (number // PAGE_SIZE + 1) * PAGE_SIZE
     depth = min(max(end, COUNTED), MOST_HITS)
-    return list(service.ranked(request, depth, ["image_name"])), 1
+    return list(ranked(service, request, depth, ["image_name"])), 1
 
 
 def _number(text: str) -> int | None:

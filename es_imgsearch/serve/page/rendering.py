@@ -64,14 +64,18 @@ def static_files() -> StaticFiles:
     return _Files(directory=_STATIC)
 
 
+def address_of(request: Request) -> Address:
+    """Return the address that a request asks for, without what means nothing in it."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
+    return Address.parse(path, request.query_params.multi_items())
+
+
 def page(
     request: Request, template: str, build: Callable[[Address], Mapping[str, Any]]
 ) -> Response:
     """Render a page; a form that sent empty fields is sent on to the short address."""
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
-    given = request.query_params.multi_items()
-    address = Address.parse(path, given)
-    if address.pairs != tuple(given):
+    address = address_of(request)
+    if address.pairs != tuple(request.query_params.multi_items()):
         return redirected(request, address)
     try:
         shown = build(address)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from es_imgsearch.errors import ImageMissing, UsageError
-from es_imgsearch.search.hits import Hit
+from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
@@ -22,8 +22,10 @@ from es_imgsearch.serve.service import SearchService
 PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
 COUNTED: Final = 180
+# A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
+_WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
-_OWN: Final = {"page", "copies", "n", "part"}
+_OWN: Final = {"page", "copies", "n", "part", "scores"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
@@ -45,10 +47,9 @@ def parse_request(address: Address) -> SearchRequest:
     return request.model_copy(update={"k": PAGE_SIZE, "collapse": address.get("copies") != "1"})
 
 
-def page_number(address: Address) -> int:
+def page_number(address: Address, most: int = MOST_LISTED // PAGE_SIZE) -> int:
     """Return the number of the page, from 1 on.  Raises UsageError."""
     text = address.get("page") or "1"
-    most = MOST_LISTED // PAGE_SIZE
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= most):
         raise UsageError(f"Pages are numbered from 1 to {most}; there is no page {text[:20]!r}.")
     return int(text)
@@ -82,12 +83,9 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
         page = service.newest(request, start, contents.FIELDS)
         counts = service.facets(list(contents.FACETS), request)
         return Found(tuple(page), (True,) * len(page), counts, page.notes)
+    service.check_model(_WARM_SECONDS)
     depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
-    hits = service.ranked(request, depth, contents.FIELDS)
-    if not hits and request.sort != "relevance":
-        # No hit is relevant, and only relevant ones are sorted: the nearest are shown.
-        best_first = request.model_copy(update={"sort": "relevance"})
-        hits = service.ranked(best_first, depth, contents.FIELDS)
+    hits = ranked(service, request, depth, contents.FIELDS)
     # Each is built on access.
     built = tuple(hits)
     likely = [is_likely(each) for each in built]
@@ -95,6 +93,16 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
     # If none is relevant, the nearest are shown and counted.
     counts = count_facets([each.fields for each in relevant or built], list(contents.FACETS))
     return Found(built, likely, counts, hits.notes)
+
+
+def ranked(
+    service: SearchService, request: SearchRequest, depth: int, fields: Sequence[str] | None
+) -> Hits:
+    """Return the hits of a search; the nearest, if none is relevant and they are sorted."""
+    hits = service.ranked(request, depth, fields)
+    if hits or request.sort == "relevance":
+        return hits
+    return service.ranked(request.model_copy(update={"sort": "relevance"}), depth, fields)
 
 
 def search_page(service: SearchService, address: Address) -> dict[str, Any]:
@@ -123,13 +131,21 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "notes": [each for each in hits.notes if each != NOTHING_FITS],
         "facets": list(contents.facets(hits.counts, address)),
         "crumbs": contents.crumbs(address),
-        "chips": list(contents.chips(address, _names(service, request))),
+        "chips": list(contents.chips(address, _names(service, request), _period(service, request))),
         "more": str(address.turning_to(number + 1)) if is_full else "",
         "previous": str(address.turning_to(number - 1)) if number > 1 else "",
         "is_search": searches,
         "query_picture": service.query_picture(request.image) if request.image else None,
         "part_of": _part_of(service, request, address),
     }
+
+
+def _period(service: SearchService, request: SearchRequest) -> str:
+    """Return the first and the last day that `when` means."""
+    if not request.when:
+        return ""
+    dated = service.dated(request)
+    return f"{dated.since}" if dated.since == dated.until else f"{dated.since} to {dated.until}"
 
 
 def _part_of(

@@ -1,4 +1,4 @@
-"""The page `/status`: what is indexed, what keeps it up to date, and what to do next."""
+"""The page `/status`: what is indexed, its daemons, and what to do next."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import READABLE_FAILURES
 
 _FAILURES: Final = 30
+_MOST_PAGES: Final = 9999
 
 
 def status_page(service: SearchService, address: Address) -> dict[str, Any]:
     """Return what the template `status.html` shows."""
-    number = page_number(address)
+    number = page_number(address, _MOST_PAGES)
     first = (number - 1) * _FAILURES
     status = service.status()
     failures = iterate_failures(service.store, service.settings.host)

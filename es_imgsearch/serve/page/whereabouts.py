@@ -16,7 +16,7 @@ from es_imgsearch.watch.mounts import KnownMounts, is_mounted, without_unlinked
 
 
 def why_away(pictures: PictureFiles, store: Store, image_id: str) -> str:
-    """Return why there is no original here and what to do; "" if there is one, unchanged."""
+    """Return why there is no original here and what to do; "" if there is one."""
     try:
         original = pictures.original(image_id)
     except ImageMissing as error:
@@ -46,7 +46,7 @@ def why_away(pictures: PictureFiles, store: Store, image_id: str) -> str:
 
 
 def _unmounted(store: Store, root: Root, relative_path: str) -> str | None:
-    """Return the folder above a missing file whose disk is surely not mounted, if there is one."""
+    """Return the folder above a missing file whose disk is surely not mounted."""
     try:
         if not os.listdir(root.path):
             return os.fspath(root.path)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.responses import Response
 
@@ -29,6 +35,11 @@ class ServiceMetrics:
             "Time of a request, by the template of its path",
             ["route", "method", "status"],
             buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.in_progress = Gauge(
+            f"{_PREFIX}_http_requests_in_progress",
+            "Requests that are being answered, with that for these metrics",
             registry=self._registry,
         )
         self._stages = Histogram(

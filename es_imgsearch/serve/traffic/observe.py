@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from prometheus_client import Gauge
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from es_imgsearch.serve.traffic.root_path import route_path
@@ -32,8 +33,11 @@ class Observed(NamedTuple):
 class Observe:
     """Tell observers of each request once its answer is sent."""
 
-    def __init__(self, app: ASGIApp, *, observers: Sequence[Callable[[Observed], None]]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, in_progress: Gauge, observers: Sequence[Callable[[Observed], None]]
+    ) -> None:
         self._app = app
+        self._in_progress = in_progress
         self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +56,7 @@ class Observe:
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
-        with stage_seconds() as stages:
+        with self._in_progress.track_inprogress(), stage_seconds() as stages:
             try:
                 await self._app(scope, receive, send_on)
             except Exception:

@@ -27,6 +27,19 @@ def checked_root_path(path: str) -> str:
     return trimmed
 
 
+def check_apart(root_path: str, routes: Sequence[BaseRoute]) -> None:
+    """Refuse a root path under which one of our paths may be two.
+
+    Under `/api/v1`, `/api/v1/status` is `/status`, or itself, stripped.  Raises UsageError.
+    """
+    paths = {getattr(each, "path", "") for each in routes}
+    if twice := sorted(each for each in paths if each and f"{root_path}{each}" in paths):
+        raise UsageError(
+            f"--root-path cannot be {root_path!r}: {root_path}{twice[0]} is an address of this"
+            " service; choose another, such as /pictures."
+        )
+
+
 def route_path(scope: Scope) -> str:
     """Return the path without the root path."""
     path: str = scope["path"]

@@ -404,6 +404,37 @@ def test_a_document_that_is_refused_alone_for_ever_keeps_no_slot(
     assert bench.document("3.png")
 
 
+def test_pictures_that_others_wrote_meanwhile_are_looked_up_again_together(bench: Bench):
+    """One by one, with three requests each, they held up `sync` beside another for minutes."""
+    store, bulks, looked_up = bench.store, list[list[str]](), list[list[str]]()
+    write, sources = store.write, store.sources
+
+    def raced(writes):
+        if bulks:
+            return write(writes)
+        bulks.append([each.image_id for each in writes])
+        return dict.fromkeys(bulks[0], StoreRejected("version_conflict_engine_exception"))
+
+    def counted(ids):
+        if bulks:
+            looked_up.append(list(ids))
+        return sources(ids)
+
+    store.write, store.sources = raced, counted  # type: ignore[method-assign]
+    names = [f"{n}.png" for n in range(8)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb({n * 30},0,0)")
+    held = threading.Event()
+    bench.encoder.before_batch = lambda _: held.wait(PATIENCE_SECONDS)
+    bench.submit(*names)
+    until(lambda: bench.pipeline._in_flight.is_all_read())
+    held.set()
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert len(bulks[0]) > 1
+    assert [each for each in looked_up if each] == bulks
+    assert all(bench.document(name) for name in names)
+
+
 def test_readers_that_cannot_work_end_the_pipeline_and_blame_no_file(bench: Bench):
     bench.picture("a.png")
     bench.pipeline._reading._workers._failed = ReadersFailed("readers_failed", "They all end.")

@@ -15,7 +15,7 @@ from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write import field_memory
 from es_imgsearch.write.carried_fields import _Moves
-from es_imgsearch.write.field_memory import FieldMemory
+from es_imgsearch.write.field_memory import Copy, FieldMemory
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_what_others_stored_is_read_once_while_nothing_changes(monkeypatch: pyte
 def test_what_changed_since_a_copy_is_told_once():
     memory = FieldMemory()
     before = document("u.png", shelf="A", size_bytes=1, note="x")
-    memory.put_copied(before, "copy")
+    memory.put_copied([Copy(before, "copy", has_moved=False)])
     after = document("u.png", shelf="B", size_bytes=2, title="t")
     later = memory.take_later(after)
     assert later is not None
@@ -186,5 +186,45 @@ def test_what_changed_since_a_copy_is_told_once():
 
 def test_a_document_that_stayed_the_same_since_its_copy_changes_nothing():
     memory = FieldMemory()
-    memory.put_copied(document("u.png", shelf="A"), "copy")
+    memory.put_copied([Copy(document("u.png", shelf="A"), "copy", has_moved=True)])
     assert memory.take_later(document("u.png", shelf="A", indexed_at="later")) is None
+
+
+@pytest.mark.parametrize("is_copied_first", [True, False])
+@pytest.mark.parametrize("is_other_process", [True, False])
+def test_a_document_whose_file_was_found_comes_after_the_one_that_has_its_fields(
+    monkeypatch: pytest.MonkeyPatch, is_copied_first: bool, is_other_process: bool
+):
+    process = memories([1_700_000_000.0], monkeypatch)
+    memory = process()
+    before = document("a.png", content_id="a", shelf="A")
+    steps = [
+        lambda: memory.put_copied([Copy(before, "new", has_moved=True)]),
+        lambda: memory.put_gone([before]),
+    ]
+    for step in steps if is_copied_first else steps[::-1]:
+        step()
+        memory.load()
+    if is_other_process:
+        memory = process()
+    assert memory.gone("a", {"new"}) is None
+    assert (memory.gone("a", {"another"}) or {})["shelf"] == "A"
+
+
+def test_a_document_of_which_there_was_a_copy_is_still_that_of_a_file_that_is_gone():
+    memory = FieldMemory()
+    before = document("a.png", content_id="a", shelf="A")
+    memory.put_copied([Copy(before, "copy", has_moved=False)])
+    memory.put_gone([before])
+    assert memory.gone("a", {"copy"}) == before
+
+
+def test_a_field_that_was_removed_after_a_move_stays_removed(monkeypatch: pytest.MonkeyPatch):
+    memory = memories([1_700_000_000.0], monkeypatch)()
+    before = document("a.png", content_id="a", shelf="A")
+    memory.put_copied([Copy(before, "b.png", has_moved=True)])
+    memory.put_gone([before])
+    after = document("b.png", content_id="a")
+    memory.put_gone([after])
+    memory.load()
+    assert memory.gone("a") == after

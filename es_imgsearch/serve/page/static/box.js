@@ -21,8 +21,8 @@ class Box {
   constructor(image, fields) {
     this.image = image;
     this.fields = fields;
-    this.isShowing = false;
-    this.isMoving = false;
+    // What the pointer does, between its press and its release.
+    this.action = null;
     this.frame = document.createElement("div");
     this.frame.className = "box-frame";
     image.replaceWith(this.frame);
@@ -30,7 +30,7 @@ class Box {
     const tools = document.createElement("p");
     tools.className = "box-tools";
     this.draw = this.button(tools, "Draw a box", () => this.start());
-    this.clear = this.button(tools, "Whole picture", () => this.write(["", "", "", ""]));
+    this.clear = this.button(tools, "Clear the box", () => this.write(["", "", "", ""]));
     this.frame.after(tools);
     this.clear.disabled = !this.numbers();
     for (const field of fields) field.addEventListener("input", () => this.show());
@@ -55,16 +55,17 @@ class Box {
     this.selection = this.frame.querySelector("cropper-selection");
     this.selection.addEventListener("change", (event) => this.drawn(event.detail));
     this.frame.addEventListener("actionstart", (event) => {
-      this.isMoving = event.detail.action === "move";
+      this.action = event.detail.action;
       this.from = this.point(event.detail.relatedEvent);
     });
     // cropperjs begins a box on the wrong side of the pointer if that goes up or left.
     this.frame.addEventListener("action", (event) => {
-      if (event.detail.action !== "select") return;
+      if (this.action !== "select") return;
       event.stopPropagation();
       this.span(this.from, this.point(event.detail.relatedEvent));
     }, { capture: true });
     this.frame.addEventListener("actionend", () => {
+      this.action = null;
       const isBox = this.numbers()?.slice(2).every((each) => each >= LEAST_PIXELS * this.scale);
       if (isBox) this.show();
       else this.write(["", "", "", ""]);
@@ -99,11 +100,11 @@ class Box {
   // From the pointer to the fields: what is outside the picture is no part of the box, and a box
   // that is moved stays inside as it is.
   drawn({ x, y, width, height }) {
-    if (this.isShowing || !this.image.clientWidth) return;
+    if (!this.action || this.action === "select") return;
     const across = Number(this.image.dataset.width);
     const down = Number(this.image.dataset.height);
     const within = (value, most) => Math.min(Math.max(Math.round(value * this.scale), 0), most);
-    if (this.isMoving) {
+    if (this.action === "move") {
       const [wide, high] = this.numbers().slice(2);
       this.write([within(x, across - wide), within(y, down - high), wide, high], false);
       return;
@@ -126,14 +127,12 @@ class Box {
     const numbers = this.numbers();
     this.clear.disabled = !numbers;
     if (!this.selection || !this.image.clientWidth) return;
-    this.isShowing = true;
     if (numbers) {
       const [x, y, width, height] = numbers.map((each) => each / this.scale);
       this.selection.$change(x, y, width, height, NaN, true);
     } else {
       this.selection.$clear();
     }
-    this.isShowing = false;
   }
 }
 

@@ -39,6 +39,11 @@ function thumbnail(content) {
   return shown;
 }
 
+// As large as the window has room for; a small picture is enlarged at most three times.
+function whole({ panAreaSize, elementSize }) {
+  return Math.min(panAreaSize.x / elementSize.x, panAreaSize.y / elementSize.y, 3);
+}
+
 // What a screen reader is told.
 function describe(element) {
   element.setAttribute("aria-modal", "true");
@@ -62,7 +67,10 @@ if (hits) {
     indexIndicatorSep: " of ",
     showHideAnimationType: "fade",
     returnFocus: false,
-    bgOpacity: 0.95,
+    bgOpacity: 1,
+    initialZoomLevel: whole,
+    secondaryZoomLevel: (levels) => Math.max(1, 2 * levels.initial),
+    maxZoomLevel: (levels) => Math.max(levels.secondary, 4 * levels.fit),
     loop: false,
   });
   let shown = null;
