@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.serve.duplicate_lists import DuplicateRequest
-from es_imgsearch.serve.problems import sentences
+from es_imgsearch.serve.answers.duplicate_lists import DuplicateRequest
+from es_imgsearch.serve.problems import REFERENCE, BodyUnsupported, sentences
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
@@ -183,9 +183,12 @@ class Api:
 def _body_of(model: type[BaseModel]) -> dict[str, Any]:
     """Describe a body that is JSON or a form with pictures, for OpenAPI."""
     picture = {"type": "string", "format": "binary", "description": "a picture file"}
+    schema = model.model_json_schema(ref_template=REFERENCE)
     form = {"type": "object", "properties": {"image": picture}}
+    if model is SearchRequest:
+        form["properties"] = schema["properties"] | {"image": picture}
     contents = {
-        "application/json": {"schema": model.model_json_schema()},
+        "application/json": {"schema": schema},
         "multipart/form-data": {"schema": form},
     }
     return {"requestBody": {"required": True, "content": contents}}
@@ -207,7 +210,7 @@ async def read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
     if kind in {"multipart/form-data", "application/x-www-form-urlencoded"}:
         async with request.form(max_files=16, max_fields=200) as form:
             return await _read_form(form)
-    raise UsageError("Send application/json, or multipart/form-data with a picture.")
+    raise BodyUnsupported("Send application/json, or multipart/form-data with a picture.")
 
 
 async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.search.hits import Hit
-from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import (
     COUNTED,

@@ -89,11 +89,12 @@ def rendered(
 ) -> Response:
     """Render a template with these values."""
     root = request.scope.get("root_path", "")
-    text = (
-        _environment()
-        .get_template(template)
-        .render(root=root, static=f"{root}{STATIC_PATH}", **shown)
-    )
+    common = {
+        "root": root,
+        "static": f"{root}{STATIC_PATH}",
+        "max_body_bytes": request.app.state.max_body_bytes,
+    }
+    text = _environment().get_template(template).render(common, **shown)
     headers = dict(HEADERS)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = str(_RETRY_SECONDS)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
-from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.contents import is_likely
@@ -98,7 +98,7 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
 def ranked(
     service: SearchService, request: SearchRequest, depth: int, fields: Sequence[str] | None
 ) -> Hits:
-    """Return the hits of a search; the nearest, if none is relevant and they are sorted."""
+    """Return the hits of a search; the nearest, if there are no sorted ones."""
     hits = service.ranked(request, depth, fields)
     if hits or request.sort == "relevance":
         return hits

@@ -6,6 +6,7 @@
 //   p#upload-status[role=status].
 // The form is sent as it is, and the browser goes to the address that the answer redirects to.
 const form = document.getElementById("upload");
+const OTHER_FIELDS_BYTES = 100_000;
 const input = form?.querySelector("input[type=file][name=image]");
 
 function say(words) {
@@ -14,9 +15,11 @@ function say(words) {
 }
 
 function send(file) {
+  // Refused before it is sent: the answer to half a body is lost in some browsers.
   const most = Number(form.dataset.maxBytes ?? Infinity);
-  if (file.size > most) {
-    say(`${file.name} has more than ${Math.round(most / 1e6)} MB: choose a smaller picture.`);
+  if (file.size + OTHER_FIELDS_BYTES > most) {
+    say(`${file.name} has more than ${most / 1e6} MB: choose a smaller picture.`);
+    input.value = "";
     return;
   }
   say(`Searching with ${file.name}…`);

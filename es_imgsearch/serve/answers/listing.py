@@ -1,4 +1,4 @@
-"""Order pictures by date, size or folder: all of them, or the hits of a search."""
+"""List pictures without a query, by date, size or folder."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any, Final
 
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.filters import filter_clauses, meant_clauses, parse_filters
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.serve.search_request import SearchRequest
 from es_imgsearch.settings import Settings
 
 # Elasticsearch skips no more hits than this together with those it returns.
 MOST_LISTED: Final = 10_000
-_DATES: Final = ("taken_local", "taken_at", "modified_at")
-# What hits are sorted by.
-ORDERED_BY: Final = (*_DATES, "width", "height")
 
 
 def _by_date(order: str) -> list[dict[str, Any]]:
@@ -74,24 +71,3 @@ def clauses_of(
     clauses, notes = run_flow(flow, client.store.send)
     dates = filter_clauses(None, properties, since=request.since, until=request.until)
     return [*clauses, *dates], notes
-
-
-def relevant_in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
-    """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [
-        each
-        for each in hits
-        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
-    ]
-
-    def taken(hit: Hit) -> str:
-        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
-
-    if order in {"newest", "oldest"}:
-        relevant.sort(key=taken, reverse=order == "newest")
-    elif order == "largest":
-        relevant.sort(key=lambda hit: -hit.fields.get("width", 0) * hit.fields.get("height", 0))
-    else:
-        relevant.sort(key=lambda hit: (hit.root, hit.relative_path))
-    page = relevant[offset : offset + size]
-    return Hits(page, hits.took_ms, hits.queries, notes=hits.notes, facets=hits.facets)
