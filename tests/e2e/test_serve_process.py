@@ -61,7 +61,12 @@ class Served:
         self.said: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
-        until(lambda: self._addresses() or self.process.poll() is not None)
+        try:
+            until(lambda: self._addresses() or self.process.poll() is not None)
+            assert self._addresses(), self.said
+        except AssertionError:
+            self.process.kill()
+            raise
         (self.address,) = self._addresses()
 
     def _addresses(self) -> list[str]:
