@@ -29,7 +29,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.hints import hints
 from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.serve import duplicate_lists
+from es_imgsearch.serve.answers import duplicate_lists
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.page import duplicates_page, search_page
 from es_imgsearch.serve.service import SearchService
@@ -130,7 +130,7 @@ def client(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def client_of(settings: Settings, cache: Path) -> TestClient:
     files = PictureFiles(Store(connect(settings), settings.index), settings, cache)
-    return TestClient(create_app(files, SearchService(settings)), base_url=ADDRESS)
+    return TestClient(create_app(files, SearchService(settings, originals=files)), base_url=ADDRESS)
 
 
 def page(response: Response, status: int = 200) -> Page:
@@ -514,6 +514,7 @@ def views(client: TestClient) -> list[str]:
         "/", "/?q=a+cat", f"/?q={evil}", f"/?filter=tags:{evil}", f"/?filter={evil}:x",
         f"/?like={evil}", f"/?q=cat&not={evil}", f"/?page={evil}", f"/?image={evil}",
         f"/pictures/{of('cat.jpg')}?q=a+cat&n=1", f"/pictures/{of(HOSTILE)}",
+        f"/pictures/{'e' * 32}?q={evil}&n=1&why=1",
         f"/pictures/{'e' * 32}",
         f"/pictures/{'e' * 32}?q={evil}&n=1", f"/pictures/{quote('<script>')}",
         f"/pictures/{of('cat.jpg')}?n={evil}",
@@ -584,7 +585,7 @@ def test_no_index_is_said_with_the_command_that_makes_one(settings: Settings, tm
 def test_a_model_that_is_being_loaded_is_said_and_other_views_work(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(search_page, "_WARM_SECONDS", 0.05)
+    monkeypatch.setattr(search_page, "WARM_SECONDS", 0.05)
     loading, loaded = threading.Event(), threading.Event()
     warm_up = ImageSearch.embed
 
@@ -602,5 +603,32 @@ def test_a_model_that_is_being_loaded_is_said_and_other_views_work(
         for view in ("/", "/status", "/duplicates", f"/pictures/{of('cat.jpg')}?q=cat&n=1"):
             assert client.get(view).status_code == 200
         loaded.set()
-        monkeypatch.setattr(search_page, "_WARM_SECONDS", 60.0)
+        monkeypatch.setattr(search_page, "WARM_SECONDS", 60.0)
         assert client.get("/?q=cat").status_code == 200
+
+
+def test_why_it_matched_is_shown_on_request_with_its_box(client: TestClient, settings: Settings):
+    view = f"/pictures/{of('road/left.png')}?q=wheel&n=1"
+    plain = page(client.get(view))
+    ask = plain.with_id("ask-why")
+    assert ask is not None
+    assert plain.with_id("why") is None
+    shown = page(client.get(ask["href"]))
+    match = client.get(f"/api/v1/images/{of('road/left.png')}/match?q=wheel").json()
+    (drawn,) = [each for tag, each in shown.tags if tag == "rect"]
+    assert [int(drawn[each]) for each in ("x", "y", "width", "height")] == match["box"]
+    assert f"{match['box_cosine']:.3f}" in shown.words()
+    assert shown.rel("next").endswith("&why=1")
+    back = shown.with_id("back")
+    assert back is not None
+    assert back["href"] == "/?q=wheel"
+
+
+def test_why_words_matched_and_why_nothing_is_said_without_a_search(client: TestClient):
+    named = page(client.get(f"/pictures/{of('road/left.png')}?q=left&mode=text&n=1&why=1"))
+    assert "Only words were compared." in named.words()
+    assert "Words of the search stand in: File nameleft.png" in named.words()
+    for address in ("", "?why=1", "?filter=format:png&n=1&why=1", "?q=a&mode=x&why=1&n=1"):
+        shown = page(client.get(f"/pictures/{of('cat.jpg')}{address}"))
+        assert shown.with_id("why") is None
+        assert shown.with_id("ask-why") is None
