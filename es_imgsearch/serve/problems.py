@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 # After which a client may ask again, while Elasticsearch does not answer.
 _RETRY_SECONDS = 5
 
+_MOST_LETTERS = 4000
+
 MEDIA_TYPE = "application/problem+json"
 # Where the description of the API has the parts of a body.
 REFERENCE = "#/components/schemas/{model}"
@@ -80,7 +82,9 @@ def add_problems(app: FastAPI) -> None:
 def problem_of(status: int, detail: str) -> dict[str, Any]:
     """Build the body of an answer."""
     title = HTTPStatus(status).phrase
-    return {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
+    # What was sent, as it is quoted there, may have 20 MB.
+    shown = detail if len(detail) <= _MOST_LETTERS else f"{detail[:_MOST_LETTERS]}…"
+    return {"type": "about:blank", "title": title, "status": int(status), "detail": shown}
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

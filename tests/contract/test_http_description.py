@@ -39,11 +39,12 @@ _CONFIGURATION = {
 
 @pytest.fixture(scope="module")
 def site(es_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service of 41 pictures and a broken file; one is the picture of the examples."""
+    """A service of 42 pictures and a broken file; one is that of the examples, with a copy."""
     home = tmp_path_factory.mktemp("description")
     with house_of_module(es_url, home, "photos") as house:
         house.pictures(40, "2024")
         house.picture("2024/sofa.jpg", 40)
+        house.picture("2024/sofa (1).jpg", 40)
         (house.folder / "broken.png").write_bytes(b"no picture")
         house.synced()
         pictures = PictureFiles(house.store, house.settings, home / "cache")
