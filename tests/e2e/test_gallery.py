@@ -325,6 +325,25 @@ def test_what_the_browser_complains_of_is_heard(gallery: Gallery, act: str, hear
     gallery.complaints.clear()
 
 
+def test_a_hit_that_is_dragged_by_accident_is_not_searched_with(
+    gallery: Gallery, photographs: Path
+) -> None:
+    """A browser may hand over a file of a picture that is dragged within the page."""
+    page = gallery.open("/?q=a+cat")
+    sent: list[str] = []
+    page.on("request", lambda each: sent.append(each.method))
+    hit(page, "chelsea.png").locator("img").dispatch_event("dragstart")
+    drop(page, "#count", photographs / "coffee.png")
+    page.wait_for_load_state("networkidle")
+    assert "POST" not in sent
+    assert address(page) == "/?q=a+cat"
+    expect(page.locator("html")).not_to_have_class("dropping")
+    expect(page.locator("#upload-status")).to_have_text("")
+    hit(page, "chelsea.png").locator("img").dispatch_event("dragend")
+    with leading_to(page, "image="):
+        drop(page, "#count", photographs / "coffee.png")
+
+
 def test_words_are_pasted_as_words(gallery: Gallery) -> None:
     page = gallery.open()
     page.locator("#q").focus()

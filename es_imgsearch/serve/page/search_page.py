@@ -20,8 +20,8 @@ from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
-# Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
-COUNTED: Final = 180
+# Facets count the relevant ones of so many hits; the API fetches 60, and each takes time.
+COUNTED: Final = 120
 # A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
 WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
