@@ -229,7 +229,7 @@ def test_pages_are_the_parts_of_one_large_answer(many: TestClient, asked: dict[s
 def test_pages_behind_the_depth_that_is_fused(
     many: TestClient, asked: dict[str, Any], depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("es_imgsearch.serve.service._FUSED_DEPTH", depth)
+    monkeypatch.setattr("es_imgsearch.serve.answers.ranking._FUSED_DEPTH", depth)
     asked = {"q": "harbour boat", "facets": ["format"], **asked}
     whole = many.get("/api/v1/search", params={**asked, "k": 240}).json()["hits"]
     pages: list[str] = []

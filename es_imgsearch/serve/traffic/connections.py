@@ -47,9 +47,11 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass data on, or discard it after a refusal."""
-        if self._is_refused:
-            return
-        super().data_received(data)
+        if not self._is_refused:
+            super().data_received(data)
+            self._bound_what_follows()
+
+    def _bound_what_follows(self) -> None:
         if self._is_refused:
             return
         if self.conn.their_state is h11.IDLE:
