@@ -139,7 +139,8 @@ def client(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def client_of(settings: Settings, cache: Path) -> TestClient:
     files = PictureFiles(Store(connect(settings), settings.index), settings, cache)
-    return TestClient(create_app(files, SearchService(settings, originals=files)), base_url=ADDRESS)
+    app = create_app(files, SearchService(settings, originals=files), rate_limit="none")
+    return TestClient(app, base_url=ADDRESS)
 
 
 def page(response: Response, status: int = 200) -> Page:

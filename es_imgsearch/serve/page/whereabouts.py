@@ -18,7 +18,7 @@ from es_imgsearch.watch.mounts import KnownMounts, is_mounted, without_unlinked
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Whether there is an original here, and what is wrong and what to do; "" if nothing."""
+    """Whether an original is here, and what is wrong with it; "" if nothing is."""
 
     is_here: bool
     text: str = ""
