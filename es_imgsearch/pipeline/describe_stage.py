@@ -119,7 +119,7 @@ class DescribeStage:
         return PendingWrite(job, write, result, fallback, carried.moved_from)
 
     def _instead(self, result: EmbedResult, carried: Carried, error: StoreError) -> PendingWrite:
-        """Drop refused fields of describers; return a failure if there are none."""
+        """Drop refused fields, those of describers; return a failure without any."""
         remaining = without_refused(result.picture.fields_by_source, error)
         if remaining is None:
             return _failure_write(result.job, ReadError("rejected", str(error)))

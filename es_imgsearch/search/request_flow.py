@@ -56,7 +56,7 @@ def run_flow(flow: RequestFlow[R], send: Callable[[Request], Any]) -> R:
 def each_of(
     search: Callable[..., RequestFlow[R]], queries: Any, **given: Any
 ) -> RequestFlow[list[R]]:
-    """Run a flow once for each query, one after another.  Raises UsageError for one query."""
+    """Run a flow for each query in turn.  Raises UsageError for one query."""
     if not isinstance(queries, list | tuple):
         raise UsageError(
             f"search_many takes a list of queries, not a {type(queries).__name__}: for one query"

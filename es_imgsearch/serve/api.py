@@ -133,7 +133,7 @@ class Api:
         return self._service.search(SearchRequest.model_validate({"like": [image_id], "k": k}))
 
     def match(self, image_id: ImageId, request: Annotated[SearchRequest, Query()]) -> Any:
-        """Compare one picture with a search: which words it has, and which part is nearest.
+        """Compare one picture with a search: its words, and its nearest part.
 
         Takes the parameters of a search; filters, dates and pages do not matter.  Without stored
         regions, 14 parts of the original are embedded.

@@ -25,6 +25,7 @@ from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import Hit
 from es_imgsearch.search.query import Query, StoredPicture
 from es_imgsearch.serve.api import parsed, read_body
+from es_imgsearch.serve.problems import REFERENCE
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
@@ -150,7 +151,7 @@ class ExampleRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
-        schema = _without_references(ExampleSearch.model_json_schema())
+        schema = ExampleSearch.model_json_schema(ref_template=REFERENCE)
         content = {
             "application/json": {"schema": schema},
             "multipart/form-data": {
@@ -192,23 +193,6 @@ class ExampleRoutes:
     def encoder(self) -> dict[str, Any]:
         """Return the index's encoder, by which the vectors of `encode` are made."""
         return described_encoder(self._service.client)
-
-
-def _without_references(schema: dict[str, Any]) -> dict[str, Any]:
-    """Put what `$defs` has in the places that refer to it: a body has no `$defs`."""
-    definitions = schema.pop("$defs", {})
-
-    def whole(part: Any) -> Any:
-        if isinstance(part, list):
-            return [whole(each) for each in part]
-        if not isinstance(part, dict):
-            return part
-        if (place := part.get("$ref")) is not None:
-            return whole(definitions[place.rpartition("/")[2]])
-        return {name: whole(each) for name, each in part.items()}
-
-    found: dict[str, Any] = whole(schema)
-    return found
 
 
 def search_by_examples(

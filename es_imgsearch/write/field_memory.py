@@ -56,7 +56,7 @@ Document = Mapping[str, Any]
 
 
 class Copy(NamedTuple):
-    """A document whose fields another one has; its file `has_moved` there, or not."""
+    """A document whose fields were copied; its file `has_moved` to the copy, or stays."""
 
     document: Document
     copy_id: str
@@ -64,7 +64,7 @@ class Copy(NamedTuple):
 
 
 class _Gone(NamedTuple):
-    """A document that went, and the id of the one that has its fields, if any."""
+    """A document that went; `moved_to` is the id where its file was found, if it was."""
 
     document: Document
     moved_to: str | None = None
@@ -232,7 +232,7 @@ def _entries(document: Document | None, now: float) -> list[Mapping[str, Any]]:
 
 
 def _with_moved(moved: Mapping[str, Copy], stored: Document | None) -> Document | None:
-    """Return the state document with ids of those that have others' fields now."""
+    """Return the state document in which entries say where their files were found."""
     if stored is None:
         return None
     entries = []

@@ -202,7 +202,8 @@ def test_the_main_job_by_keys_alone(gallery: Gallery) -> None:
     with leading_to(page, "unlike="):
         page.keyboard.press("-")
     assert hit_names(page)[0] != best
-    tab_to(page, ".facet:has(a[href*='filter=format:png']) > summary")
+    # The filters stand behind the pictures, which are one stop.
+    tab_to(page, ".facet:has(a[href*='filter=format:png']) > summary", most=150)
     page.keyboard.press("Enter")
     tab_to(page, ".facets a[href*='filter=format:png']")
     with leading_to(page, "filter=format:png"):
@@ -322,6 +323,25 @@ def test_what_the_browser_complains_of_is_heard(gallery: Gallery, act: str, hear
     page.wait_for_load_state("networkidle")
     assert any(heard in each for each in gallery.complaints), gallery.complaints
     gallery.complaints.clear()
+
+
+def test_a_hit_that_is_dragged_by_accident_is_not_searched_with(
+    gallery: Gallery, photographs: Path
+) -> None:
+    """A browser may hand over a file of a picture that is dragged within the page."""
+    page = gallery.open("/?q=a+cat")
+    sent: list[str] = []
+    page.on("request", lambda each: sent.append(each.method))
+    hit(page, "chelsea.png").locator("img").dispatch_event("dragstart")
+    drop(page, "#count", photographs / "coffee.png")
+    page.wait_for_load_state("networkidle")
+    assert "POST" not in sent
+    assert address(page) == "/?q=a+cat"
+    expect(page.locator("html")).not_to_have_class("dropping")
+    expect(page.locator("#upload-status")).to_have_text("")
+    hit(page, "chelsea.png").locator("img").dispatch_event("dragend")
+    with leading_to(page, "image="):
+        drop(page, "#count", photographs / "coffee.png")
 
 
 def test_words_are_pasted_as_words(gallery: Gallery) -> None:

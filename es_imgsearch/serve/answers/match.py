@@ -1,4 +1,4 @@
-"""Why a picture is a hit: the words that its fields have, and its part that is nearest."""
+"""Why a picture is a hit: the words of its fields, and its nearest part."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 def query_vector(
     client: ImageSearch, positive: Sequence[Weighted], negative: Sequence[Weighted]
 ) -> Vector | None:
-    """Return the vector that a search compares; None for words of an encoder of pictures."""
+    """Return the vector that a search compares; None for words without a model."""
     terms = parse_terms(positive, negative)
     try:
         vectors = [client.embed(each.query) for each in terms]

@@ -1,4 +1,4 @@
-"""Rank pictures for a page of hits, or order the relevant ones by date, size or folder."""
+"""Rank pictures for a page, or order the relevant ones by date, size, folder."""
 
 from __future__ import annotations
 

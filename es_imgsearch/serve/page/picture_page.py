@@ -14,6 +14,7 @@ from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.field_rows import field_rows, place_of
 from es_imgsearch.serve.page.neighbours import neighbours
+from es_imgsearch.serve.page.reasons import reasons
 from es_imgsearch.serve.page.whereabouts import why_away
 from es_imgsearch.serve.search_request import SearchRequest
 from es_imgsearch.serve.service import SearchService
@@ -54,6 +55,7 @@ def picture_page(
         "all_similar": str(alone),
         "part": str(alone.setting("part", "1")),
         "duplicates": str(Address("/duplicates", (("level", "near"), ("image_id", image_id)))),
+        "why": reasons(service, address, image_id, fields),
         "around": neighbours(service, address, image_id),
     }
 

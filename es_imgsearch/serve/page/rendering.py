@@ -126,4 +126,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        # Else each page looks at the dates of its templates.
+        auto_reload=False,
     )

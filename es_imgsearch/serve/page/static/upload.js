@@ -37,11 +37,19 @@ function take(transfer) {
   return true;
 }
 
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+// A picture of this page that is dragged, mostly by accident, is no file from elsewhere.
+let isOwn = false;
+const carriesFiles = (event) => !isOwn && event.dataTransfer?.types.includes("Files");
 const mark = (isOver) => document.documentElement.classList.toggle("dropping", isOver);
 
 if (input) {
   input.addEventListener("change", () => input.files[0] && send(input.files[0]));
+  addEventListener("dragstart", () => {
+    isOwn = true;
+  });
+  addEventListener("dragend", () => {
+    isOwn = false;
+  });
   addEventListener("dragover", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
@@ -52,6 +60,7 @@ if (input) {
   addEventListener("dragleave", (event) => event.relatedTarget ?? mark(false));
   addEventListener("drop", (event) => {
     mark(false);
+    if (isOwn) return;
     // A picture dragged from another page may come as an address only, and none is fetched.
     if (event.target.closest?.("input, textarea") && !carriesFiles(event)) return;
     event.preventDefault();
