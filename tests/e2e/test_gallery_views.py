@@ -243,6 +243,8 @@ def test_an_original_on_another_host(settings: Settings, tmp_path: Path):
         shown = page(client.get(f"/pictures/{of('cat.jpg')}"))
     assert "run `es-imgsearch serve` there" in shown.text
     assert "photos/cat.jpg" in shown.text
+    assert not [each for each in shown.all("img", "src") if each.startswith("/previews")]
+    assert f"/images/{of('cat.jpg')}" not in shown.all("a", "href")
     assert {"th"} <= {tag for tag, _ in shown.tags}
 
 

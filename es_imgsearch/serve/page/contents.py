@@ -110,7 +110,7 @@ def tiles(
             score=hit.score,
             relevance=hit.relevance,
             cosine=hit.cosine,
-            why="by its words" if hit.matches_words else "",
+            why="words" if hit.matches_words else "",
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
             day=date_of(hit.fields)[:10],
             likely=is_likely(hit),

@@ -15,7 +15,7 @@ from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.field_rows import field_rows, place_of
 from es_imgsearch.serve.page.neighbours import neighbours
 from es_imgsearch.serve.page.reasons import reasons
-from es_imgsearch.serve.page.whereabouts import why_away
+from es_imgsearch.serve.page.whereabouts import whereabouts
 from es_imgsearch.serve.search_request import SearchRequest
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PREVIEW_PIXELS, PictureFiles
@@ -43,7 +43,7 @@ def picture_page(
         "words": str(fields.get("title") or fields.get("caption") or ""),
         "path": "" if path is None else stored_path(os.fspath(path)),
         "place": f"{root}/{relative}",
-        "away": why_away(pictures, service.store, image_id),
+        "where": whereabouts(pictures, service.store, image_id),
         "width": width,
         "height": height,
         "original": _original(fields),

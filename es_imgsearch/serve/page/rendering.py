@@ -114,6 +114,7 @@ def failed(request: Request, error: ImgSearchError, address: Address | None = No
         "address": address or Address("/", ()),
         "message": str(error),
         "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
+        "is_missing": status == HTTPStatus.NOT_FOUND,
     }
     return rendered(request, "error.html", shown, status)
 

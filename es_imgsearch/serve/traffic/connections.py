@@ -49,10 +49,9 @@ class BoundedProtocol(H11Protocol):
         """Pass data on, or discard it after a refusal."""
         if not self._is_refused:
             super().data_received(data)
-            self._rearm()
+            self._bound_what_follows()
 
-    def _rearm(self) -> None:
-        """Set the timer for what the connection waits for now."""
+    def _bound_what_follows(self) -> None:
         if self._is_refused:
             return
         if self.conn.their_state is h11.IDLE:
