@@ -31,14 +31,24 @@ from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.metrics import ServiceMetrics
 from es_imgsearch.serve.traffic.observe import Observe
 from es_imgsearch.serve.traffic.rate_limit import DEFAULT_RATE, RateLimit, parse_rate
-from es_imgsearch.serve.traffic.root_path import RootPath, check_apart, checked_root_path
+from es_imgsearch.serve.traffic.root_path import (
+    RootPath,
+    check_apart,
+    checked_root_path,
+    route_path,
+)
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
 _SAFE: Final = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    # Cookies let a browser in: no proxy keeps what it got.
+    "cache-control": "private, no-cache",
+    "cross-origin-resource-policy": "same-origin",
 }
+# Kibana's panels show them from an address of their own.
+_EMBEDDED: Final = ("/thumbnails/", "/previews/", "/images/")
 
 _THREADS: Final = 100
 
@@ -53,6 +63,8 @@ class _SafeHeaders:
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if route_path(scope).startswith(_EMBEDDED):
+                    headers.setdefault("cross-origin-resource-policy", "cross-origin")
                 for name, value in _SAFE.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -128,8 +140,8 @@ def create_app(
 
 
 def _add_health(app: FastAPI, service: SearchService | None) -> None:
-    def healthz() -> dict[str, str]:
-        """Answer as long as this process lives."""
+    async def healthz() -> dict[str, str]:
+        """Answer as long as this process lives, though all threads are busy."""
         return {"status": "ok"}
 
     def readyz() -> dict[str, str]:

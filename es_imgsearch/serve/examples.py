@@ -62,8 +62,9 @@ class ValueRange(BaseModel):
     range: list[_Value] = Field(max_length=3)
 
 
+_MOST_FIELDS: Final = 100
 _Values = Annotated[list[_Value | ValueRange], Field(max_length=_MOST_VALUES)]
-_Filters = dict[str, _Value | ValueRange | _Values]
+_Filters = Annotated[dict[str, _Value | ValueRange | _Values], Field(max_length=_MOST_FIELDS)]
 
 
 class ExampleOptions(BaseModel):
@@ -182,10 +183,10 @@ class ExampleRoutes:
                 asked = json.loads(text)
             except (ValueError, RecursionError):
                 raise UsageError("The field `asked` of the form is no JSON object.") from None
-        search = parsed(ExampleSearch, asked)
-        return await run_in_threadpool(self._answer, search, uploads)
+        return await run_in_threadpool(self._answer, asked, uploads)
 
-    def _answer(self, search: ExampleSearch, uploads: Sequence[Upload]) -> Response:
+    def _answer(self, asked: dict[str, Any], uploads: Sequence[Upload]) -> Response:
+        search = parsed(ExampleSearch, asked)
         pictures = self._service.decoded(uploads)
         answer = search_by_examples(self._service.client, search, pictures)
         return Response(orjson.dumps(answer), media_type="application/json")

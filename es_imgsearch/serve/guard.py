@@ -113,7 +113,8 @@ class Guard:
             if not is_own or headers.get("sec-fetch-site", "") not in _OWN_SITE:
                 return problem(
                     HTTPStatus.FORBIDDEN,
-                    f"A page of {origin or 'another site'} may not send {method} here.",
+                    f"A page of {origin or 'another site'} may not send {method} here; behind a"
+                    " proxy, have it pass on the Host header with its port.",
                 )
         length = headers.get("content-length", "0")
         if not length.isdecimal():

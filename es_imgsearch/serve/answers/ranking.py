@@ -36,7 +36,7 @@ def find_first(
     if fields is not None:
         extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
     hits = find(client, wanted, queries, 0, extra)
-    return _in_order(hits, request.sort, 0, count) if in_order else hits
+    return _in_order(hits, request, 0, count) if in_order else hits
 
 
 def find(
@@ -59,7 +59,7 @@ def find(
         )
     if request.sort != "relevance":
         found = client.search(positive, negative, depth, **options)
-        return _in_order(found, request.sort, offset, request.k)
+        return _in_order(found, request, offset, request.k)
     end = min(offset + request.k, MOST_HITS)
     # Facets count the hits up to the end of the page.
     start = 0 if request.facets else offset
@@ -110,12 +110,15 @@ def _identity(hit: Hit, collapse: bool) -> str:
     return str(hit.fields.get("content_id", hit.image_id)) if collapse else hit.image_id
 
 
-def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
+def _in_order(hits: Hits, request: SearchRequest, offset: int, size: int) -> Hits:
     """Sort the relevant hits, or all where relevance is not known."""
+    order = request.sort
+    # What is less relevant than was asked for is no hit.
+    least = LIKELY if request.min_relevance is None else request.min_relevance
     relevant = [
         each
         for each in hits
-        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
+        if each.matches_words or each.relevance is None or each.relevance >= least
     ]
 
     def taken(hit: Hit) -> str:

@@ -160,10 +160,11 @@ def chips(address: Address, names: Mapping[str, str], period: str) -> Iterator[C
 def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterator[FacetShown]:
     """Yield the facets that have a value which is not chosen yet."""
     chosen = set(address.all("filter"))
+    fields = {each.partition(":")[0] for each in chosen}
     is_dated = address.get("since") or address.get("when")
     for name, title in FACETS.items():
         values = [
-            FacetValue(value, count, *_addresses(name, value, address))
+            FacetValue(value, count, *_addresses(name, value, address, name in fields))
             for value, count in counts.get(name, {}).items()
             if f"{name}:{value}" not in chosen and not (name == "year" and is_dated)
         ]
@@ -214,12 +215,21 @@ def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str
     return f"{likely} of {count} are relevant", False
 
 
-def _addresses(name: str, value: str, address: Address) -> tuple[str, str]:
+def _addresses(name: str, value: str, address: Address, has_value: bool) -> tuple[str, str]:
+    """Return the addresses with this value only and without it.
+
+    Several values of a field mean any of them, so that a second one would widen the search: a
+    folder takes the place of the one around it, others have no link.
+    """
     if name == "year":
         plain = address.dropping("when")
         return str(plain.setting("since", value).setting("until", value)), ""
+    narrowed = address
+    if has_value and name == "folder":
+        for each in address.all("filter"):
+            narrowed = narrowed.dropping("filter", each) if each.startswith("folder:") else narrowed
     return (
-        str(address.adding("filter", f"{name}:{value}")),
+        "" if has_value and name != "folder" else str(narrowed.adding("filter", f"{name}:{value}")),
         str(address.adding("filter", f"-{name}:{value}")),
     )
 

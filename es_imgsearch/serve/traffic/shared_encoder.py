@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from es_imgsearch.elastic.meta import Seal
 
+_T = TypeVar("_T")
 # Of 512 float32 each, 8 MB.
 _MOST_KEPT: Final = 4096
 # Texts and pictures in one call of the model: 64 pictures of 224 x 224 pixels take 10 MB.
@@ -135,8 +136,7 @@ class SharedQueryEncoder:
         Raises EncodingsQueued, too.
         """
         if len(texts) + len(pictures) > _LARGEST_BATCH:
-            # Such as the unrelated texts that relevance is derived from: asked for once.
-            return self._model.embed(info, texts, pictures)
+            return self._embed_parts(info, texts, pictures)
         with timed("encode"):
             found = {text: each for text in texts if (each := self._kept.get(info, text))}
             missing = [text for text in dict.fromkeys(texts) if text not in found]
@@ -151,6 +151,20 @@ class SharedQueryEncoder:
             np.stack([found[text].vector for text in texts]) if texts else nothing,
             np.stack(asked.picture_vectors) if pictures else nothing,
             [found[text].is_truncated for text in texts],
+        )
+
+    def _embed_parts(
+        self, info: IndexInfo, texts: Sequence[str], pictures: Sequence[Image.Image]
+    ) -> QueryVectors:
+        """Embed more than one call takes, one call after another."""
+        parts = [
+            *(self.embed(info, each, ()) for each in _parts(texts)),
+            *(self.embed(info, (), each) for each in _parts(pictures)),
+        ]
+        return QueryVectors(
+            np.concatenate([each.texts for each in parts]),
+            np.concatenate([each.pictures for each in parts]),
+            [truncated for each in parts for truncated in each.truncated],
         )
 
     def forget(self) -> None:
@@ -235,3 +249,8 @@ class SharedQueryEncoder:
     def _fail(batch: Sequence[_Asked], error: BaseException) -> None:
         for each in batch:
             each.error, each.is_done = error, True
+
+
+def _parts(queries: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(queries), _LARGEST_BATCH):
+        yield queries[start : start + _LARGEST_BATCH]
