@@ -10,7 +10,7 @@ help:  ## this list
 setup:  ## make .venv with everything needed, at the versions of constraints.txt
 	@dev/setup
 
-browser:  ## Vega and Kibana's query builder, for the tests of Kibana's panels
+browser:  ## Vega, Kibana's query builder and axe-core, for the tests of Kibana's panels and the gallery
 	@npm install --prefix tests/browser --no-package-lock --ignore-scripts \
 	 --no-audit --no-fund --loglevel=error
 

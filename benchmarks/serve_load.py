@@ -85,7 +85,7 @@ def load(url: str, send: Send, clients: int, requests: int, *, first_byte: bool 
     start = threading.Barrier(clients + 1)
 
     def client(number: int) -> None:
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=900)
         connection.connect()
         start.wait()
         for _ in range(requests // clients):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import json
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import urlencode
 
 import click
 from pydantic_core import PydanticUndefined
@@ -18,6 +21,10 @@ from es_imgsearch.cli import help as help_pages
 from es_imgsearch.cli import main as command_line
 from es_imgsearch.elastic.mapping import load_json, load_profile, profile_names
 from es_imgsearch.read import file as read
+from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.openapi.description import examples, operations
+from es_imgsearch.serve.service import SearchService
+from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.settings import ENVIRONMENT_PREFIX, Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -49,6 +56,13 @@ REGIONS = """\
 mapped like `image_embedding` |
 """
 CODES = "| `image_code` | dense_vector of bits, only after `codes train` |"
+HTTP = """\
+`es-imgsearch serve` describes itself at `/openapi.json`, from which this page is made; see
+[Search over HTTP](../how-to/search-over-http.md) for what it is used for. Every error is
+`application/problem+json`:
+
+| status | when |
+|---|---|"""
 PROFILES = """\
 `es-imgsearch init --profile NAME` creates an index with a profile. To create one by hand in a
 console, send `mappings/common.json` unchanged as the body of `PUT my-index`, then the file of a
@@ -196,7 +210,91 @@ def client() -> str:
     return "\n".join(parts)
 
 
+def http() -> str:
+    """Return every operation of the HTTP API, with its parameters and an example."""
+    described = described_api()
+    words = described["components"]["responses"]
+    parts = ["# The HTTP API\n", HTTP]
+    parts += [f"| {status} | {each['description']} |" for status, each in sorted(words.items())]
+    for method, path, operation in operations(described):
+        parts.append(f"\n## {method} {path}\n\n{operation['description']}\n")
+        rows = [inputs_row(each["name"], each["in"], each["schema"] | {"description":
+                each.get("description", "")}, is_required=each["required"])
+                for each in operation.get("parameters", ())]  # fmt: skip
+        content = operation.get("requestBody", {}).get("content", {})
+        for kind, each in content.items():
+            schema = resolved(each["schema"], described)
+            required = schema.get("required", ())
+            rows += [
+                inputs_row(name, kind.rpartition("/")[2], one, is_required=name in required)
+                for name, one in schema["properties"].items()
+                if kind == "application/json" or name not in json_names(content, described)
+            ]
+        if rows:
+            parts += ["| name | in | type | meaning |", "|---|---|---|---|", *rows, ""]
+        parts.append(example_of(path, examples()[f"{method} {path}"]))
+    return "\n".join(parts)
+
+
+def described_api() -> dict[str, Any]:
+    """Return `/openapi.json` of routes behind which there is nothing."""
+    service = cast(SearchService, SimpleNamespace(shared_encoder=None))
+    return create_app(cast(PictureFiles, None), service).openapi()
+
+
+def resolved(schema: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return described["components"]["schemas"][name] if name else schema
+
+
+def json_names(content: dict[str, Any], described: dict[str, Any]) -> set[str]:
+    """Return the names that are documented for JSON already."""
+    schema = content.get("application/json", {}).get("schema", {})
+    return set(resolved(schema, described).get("properties", ()))
+
+
+def inputs_row(name: str, place: str, schema: dict[str, Any], *, is_required: bool) -> str:
+    words = schema.get("description", "").replace("|", "\\|").replace("\n", " ")
+    default = schema.get("default")
+    if default not in (None, "", [], False):
+        words += f" ({default})"
+    shown = kind_of_schema(schema)
+    return f"| `{name}`{' (required)' if is_required else ''} | {place} | {shown} | {words} |"
+
+
+def kind_of_schema(schema: dict[str, Any]) -> str:
+    """Return a short name of a JSON type."""
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    if "anyOf" in schema:
+        kinds = [kind_of_schema(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "prefixItems" in schema:
+        return f"{len(schema['prefixItems'])} numbers"
+    if schema.get("type") == "array":
+        return f"list of {kind_of_schema(schema.get('items', {}))}"
+    if schema.get("format") == "binary":
+        return "file"
+    return str(schema.get("type") or schema.get("$ref", "").rpartition("/")[2])
+
+
+def example_of(path: str, example: dict[str, Any]) -> str:
+    """Return a request for curl, and the begin of its answer."""
+    values = dict(example.get("parameters", {}))
+    path = path.format(image_id=values.pop("image_id", ""))
+    query = f"?{urlencode(values, doseq=True, safe=',:/')}" if values else ""
+    body = f" \\\n  --json '{json.dumps(example['body'])}'" if "body" in example else ""
+    lines = ["```sh", f"curl 'http://127.0.0.1:8080{path}{query}'{body}", "```"]
+    if "answer" in example:
+        answer = example["answer"]
+        is_text = isinstance(answer, str)
+        shown = answer.strip() if is_text else json.dumps(answer, indent=1, ensure_ascii=False)
+        lines += ["", f"```{'text' if is_text else 'json'}", shown, "```"]
+    return "\n".join(lines)
+
+
 PAGES = {
+    "http.md": http,
     "commands.md": commands,
     "settings.md": settings,
     "fields.md": fields,

@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     thumbnail_pixels: int = Field(320, ge=16, le=2048)
     """Longer side of the thumbnails that `serve` gives."""
     thumbnail_cache_mb: int = Field(1024, ge=1)
-    """How much disk `serve` keeps thumbnails on."""
+    """How much disk `serve` keeps thumbnails and previews on."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
     """Serve /metrics and /healthz here."""
     metrics_address: str = "127.0.0.1"

@@ -95,6 +95,7 @@ def serve(
         from es_imgsearch.serve.tokens import new_token as make_token
         from es_imgsearch.serve.tokens import read_hashes
         from es_imgsearch.serve.traffic.access_log import AccessLog
+        from es_imgsearch.serve.traffic.connections import BOUNDS
     except ImportError as error:
         raise LibraryMissing(
             "`es-imgsearch serve` needs FastAPI, Jinja2, limits, python-multipart and uvicorn: pip"
@@ -137,6 +138,7 @@ def serve(
             app,
             log_level="warning",
             server_header=False,
+            **BOUNDS,
             # uvicorn itself believes every program of this machine.
             proxy_headers=bool(trusted),
             forwarded_allow_ips=trusted,

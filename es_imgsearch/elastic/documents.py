@@ -226,6 +226,27 @@ class Documents:
             for hit in hits
         }
 
+    def highlighted(
+        self, image_id: str, query: Mapping[str, Any], fields: Sequence[str]
+    ) -> dict[str, list[str]]:
+        """Return the values of a picture in which a query's words stand, by field."""
+        whole = {
+            "pre_tags": [""],
+            "post_tags": [""],
+            "number_of_fragments": 0,
+            # Less than the server's own limit, beyond which it refuses the text.
+            "max_analyzed_offset": 500_000,
+            "fields": {each: {} for each in fields},
+        }
+        one = {"ids": {"values": [image_id]}}
+        body = {
+            "_source": False,
+            "query": {"bool": {"filter": [one], "must": [query]}},
+            "highlight": whole,
+        }
+        hits = self._connection.hits(self._pictures, body, "highlight")
+        return {name: values for hit in hits for name, values in hit.get("highlight", {}).items()}
+
     def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
         """Return the content_id of the ids that have a document."""
         sources = self._fetched(self._pictures, image_ids, "content_id")

@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from es_imgsearch.elastic.error_mapping import multi_get_error, search_error
 from es_imgsearch.elastic.queries import parse_vector, to_json
-from es_imgsearch.errors import GenerationSwitched, IndexMissing
+from es_imgsearch.errors import GenerationSwitched, ImageMissing, IndexMissing, shown_value
+
+# Of Elasticsearch; and its line of a request has at most 4096.
+_LONGEST_ID_BYTES = 512
 
 JSON = {"accept": "application/json", "content-type": "application/json"}
 NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
@@ -66,8 +69,10 @@ def info_request(index: str) -> Request:
 
 
 def document_request(index: str, image_id: str) -> Request:
-    """Get a document by its id."""
-    return Request("GET", f"/{index}/_doc/{quote(image_id, safe='')}")
+    """Get a document by its id.  Raises ImageMissing."""
+    if not 0 < len(image_id.encode(errors="replace")) <= _LONGEST_ID_BYTES:
+        raise ImageMissing(f"No document has the id {shown_value(image_id)}.")
+    return Request("GET", f"/{index}/_doc/{quote(image_id, safe='', errors='replace')}")
 
 
 def documents_request(index: str, names: Sequence[str]) -> Request:

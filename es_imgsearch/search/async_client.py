@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from es_imgsearch.elastic.client import (
@@ -105,6 +105,15 @@ class AsyncImageSearch(SearchClient):
         hits = await search.similar(hits[0].image_id)
         """
         return await self._run(self._operations.similar(image_id, k, **options))
+
+    async def search_many(
+        self, queries: Sequence[Queries], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[Hits]:
+        """Search once for each of several queries; see `ImageSearch.search_many`.
+
+        cats, beaches = await search.search_many(["a cat", Path("beach.jpg")], k=5)
+        """
+        return await self._run(self._operations.search_many(queries, k, **options))
 
     async def similarity(
         self, one: Query | str, other: Query | str, *, part: str = "content"

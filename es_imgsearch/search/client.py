@@ -6,7 +6,7 @@ the flows with blocking requests, `async_client.AsyncImageSearch` with awaited o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -214,6 +214,19 @@ class ImageSearch(SearchClient):
         Returns the hits, best first.  Raises ImageMissing if no picture has this `image_id`.
         """
         return self._run(self._operations.similar(image_id, k, **options))
+
+    def search_many(
+        self, queries: Sequence[Queries], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[Hits]:
+        """Search once for each of several queries, with the same options.
+
+            for hits in search.search_many(["a cat", Path("beach.jpg")], k=5):
+                print(hits[0].path)
+
+        Each is what `search` takes as `positive`.  Returns the hits of each, in the order of the
+        queries.  Raises the errors of `search`.
+        """
+        return self._run(self._operations.search_many(queries, k, **options))
 
     def similarity(self, one: Query | str, other: Query | str, *, part: str = "content") -> float:
         """Compare two queries: pictures, texts, vectors or stored pictures.

@@ -55,7 +55,7 @@ from es_imgsearch.search.query_vectors import (
     weighted_parts,
 )
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
-from es_imgsearch.search.request_flow import RequestFlow
+from es_imgsearch.search.request_flow import RequestFlow, each_of
 from es_imgsearch.search.results import SearchContext, build_hits, check_facets, with_cosines
 from es_imgsearch.search.search_log import SearchLog
 from es_imgsearch.search.words.auto import check_words, chosen_mode
@@ -152,6 +152,12 @@ class Operations:
         if self._log is not None:
             yield from self._log.write(context, hits, (time.perf_counter() - started) * 1000)
         return hits
+
+    def search_many(
+        self, queries: Sequence[Queries], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> RequestFlow[list[Hits]]:
+        """Search once for each of several queries."""
+        return (yield from each_of(self.search, queries, k=k, **options))
 
     @_in_one_generation
     def _search(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from es_imgsearch.elastic.requests import Request
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, UsageError
 
 R = TypeVar("R")
 
@@ -51,6 +51,22 @@ def run_flow(flow: RequestFlow[R], send: Callable[[Request], Any]) -> R:
     except StopIteration as end:
         result: R = end.value
         return result
+
+
+def each_of(
+    search: Callable[..., RequestFlow[R]], queries: Any, **given: Any
+) -> RequestFlow[list[R]]:
+    """Run a flow for each query in turn.  Raises UsageError for one query."""
+    if not isinstance(queries, list | tuple):
+        raise UsageError(
+            f"search_many takes a list of queries, not a {type(queries).__name__}: for one query"
+            " there is search."
+        )
+    found = []
+    for each in queries:
+        # A comprehension cannot contain `yield from`.
+        found.append((yield from search(each, **given)))  # noqa: PERF401
+    return found
 
 
 async def run_flow_async(flow: RequestFlow[R], send: Callable[[Request], Awaitable[Any]]) -> R:

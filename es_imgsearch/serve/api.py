@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.serve.duplicate_lists import DuplicateRequest
-from es_imgsearch.serve.problems import sentences
+from es_imgsearch.serve.answers.duplicate_lists import DuplicateRequest
+from es_imgsearch.serve.problems import REFERENCE, BodyUnsupported, sentences
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
@@ -53,6 +53,19 @@ class BatchAnswer(BaseModel):
     answers: list[SearchAnswer]
 
 
+class MatchAnswer(BaseModel):
+    """Why a picture is a hit of a search."""
+
+    box: list[int] | None = Field(
+        description="x, y, width, height of the part that is nearest to the query, in pixels of the"
+        " upright picture; null if the whole is nearer, or is not compared"
+    )
+    box_cosine: float | None = Field(description="cosine of that part with the query")
+    whole_cosine: float | None = Field(description="cosine of the whole with the query")
+    fields: dict[str, Any] = Field(description="stored fields that have words of the query")
+    notes: list[str]
+
+
 class Texts(BaseModel):
     texts: list[Annotated[str, Field(max_length=2000)]] = Field(
         min_length=1, max_length=_MOST_TEXTS
@@ -82,6 +95,7 @@ class Api:
         app.post("/api/v1/searches", response_model=BatchAnswer)(self.searches)
         add_get(app, "/api/v1/images/{image_id}", self.image)
         add_get(app, "/api/v1/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
+        add_get(app, "/api/v1/images/{image_id}/match", self.match, response_model=MatchAnswer)
         add_get(app, "/api/v1/facets", self.facets)
         add_get(app, "/api/v1/status", self.status)
         add_get(app, "/api/v1/failures", self.failures)
@@ -118,6 +132,14 @@ class Api:
         """Search by the stored vector of a picture."""
         return self._service.search(SearchRequest.model_validate({"like": [image_id], "k": k}))
 
+    def match(self, image_id: ImageId, request: Annotated[SearchRequest, Query()]) -> Any:
+        """Compare one picture with a search: its words, and its nearest part.
+
+        Takes the parameters of a search; filters, dates and pages do not matter.  Without stored
+        regions, 14 parts of the original are embedded.
+        """
+        return self._service.match(image_id, request)
+
     def facets(
         self,
         fields: Annotated[list[str], Query(min_length=1, max_length=20)],
@@ -126,7 +148,7 @@ class Api:
         until: str | None = None,
         when: str | None = None,
     ) -> dict[str, dict[str, int]]:
-        """Count the values of fields, or of `year`, in pictures that meet filters and dates."""
+        """Count the values of fields, or of `year`, by filters and dates."""
         asked = {"filter": filter or [], "since": since, "until": until, "when": when}
         return self._service.facets(fields, parsed(SearchRequest, asked))
 
@@ -161,9 +183,12 @@ class Api:
 def _body_of(model: type[BaseModel]) -> dict[str, Any]:
     """Describe a body that is JSON or a form with pictures, for OpenAPI."""
     picture = {"type": "string", "format": "binary", "description": "a picture file"}
+    schema = model.model_json_schema(ref_template=REFERENCE)
     form = {"type": "object", "properties": {"image": picture}}
+    if model is SearchRequest:
+        form["properties"] = schema["properties"] | {"image": picture}
     contents = {
-        "application/json": {"schema": model.model_json_schema()},
+        "application/json": {"schema": schema},
         "multipart/form-data": {"schema": form},
     }
     return {"requestBody": {"required": True, "content": contents}}
@@ -185,7 +210,7 @@ async def read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
     if kind in {"multipart/form-data", "application/x-www-form-urlencoded"}:
         async with request.form(max_files=16, max_fields=200) as form:
             return await _read_form(form)
-    raise UsageError("Send application/json, or multipart/form-data with a picture.")
+    raise BodyUnsupported("Send application/json, or multipart/form-data with a picture.")
 
 
 async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:

@@ -17,6 +17,7 @@ from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.examples import ExampleRoutes
 from es_imgsearch.serve.guard import Guard
+from es_imgsearch.serve.openapi.description import describe
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
 from es_imgsearch.serve.page.view_routes import ViewRoutes
@@ -94,19 +95,22 @@ def create_app(
 
     # FastAPI's pages about the routes load scripts from a public network.
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
+    # Pages say it before a picture is sent.
+    app.state.max_body_bytes = max_body_mb * 1_000_000
     tokens = KnownTokens(token_hashes)
     # Each is around those before it.
     if rates := parse_rate(rate_limit or DEFAULT_RATE):
         app.add_middleware(RateLimit, rates=rates, local_is_free=rate_limit is None)
     if token_hashes:
         app.add_middleware(TokenGuard, tokens=tokens)
-    app.add_middleware(Guard, hosts=hosts, max_body_bytes=max_body_mb * 1_000_000)
+    app.add_middleware(Guard, hosts=hosts, max_body_bytes=app.state.max_body_bytes)
     app.add_middleware(_SafeHeaders)
     if root_path := checked_root_path(root_path):
         app.add_middleware(RootPath, root_path=root_path, routes=app.routes)
     logs = [] if access_log is None else [access_log.observe]
     app.add_middleware(Observe, in_progress=metrics.in_progress, observers=[metrics.observe, *logs])
     add_problems(app)
+    describe(app, needs_token=bool(token_hashes))
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)
     if service is not None:

@@ -25,6 +25,7 @@ from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import Hit
 from es_imgsearch.search.query import Query, StoredPicture
 from es_imgsearch.serve.api import parsed, read_body
+from es_imgsearch.serve.problems import REFERENCE
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
@@ -33,6 +34,10 @@ _MOST_EXAMPLES: Final = 100
 _MOST_NAMES: Final = 1000
 _MOST_VALUES: Final = 10_000
 
+# Megabytes of text keep Elasticsearch busy for minutes.
+_LONGEST_TEXT: Final = 10_000
+_STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=_LONGEST_TEXT)
+
 _Value = str | int | float | bool | None
 _Names = Annotated[list[str], Field(max_length=_MOST_NAMES)]
 
@@ -40,7 +45,7 @@ _Names = Annotated[list[str], Field(max_length=_MOST_NAMES)]
 class Example(BaseModel):
     """One query: words, a stored picture, a vector, or a picture of the form."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     text: str | None = None
     image_id: str | None = None
@@ -52,7 +57,7 @@ class Example(BaseModel):
 class ValueRange(BaseModel):
     """Two ends, of which one may be null; or latitude, longitude and distance."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     range: list[_Value] = Field(max_length=3)
 
@@ -64,7 +69,7 @@ _Filters = dict[str, _Value | ValueRange | _Values]
 class ExampleOptions(BaseModel):
     """`SearchOptions` of the Python client."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
     weights: dict[str, float] | None = None
@@ -88,7 +93,7 @@ class ExampleOptions(BaseModel):
 class ExampleSearch(BaseModel):
     """A search by examples, and the host for which hits have paths."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     positive: list[Example] = Field(max_length=_MOST_EXAMPLES)
     negative: list[Example] = Field([], max_length=_MOST_EXAMPLES)
@@ -146,7 +151,7 @@ class ExampleRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
-        schema = _without_references(ExampleSearch.model_json_schema())
+        schema = ExampleSearch.model_json_schema(ref_template=REFERENCE)
         content = {
             "application/json": {"schema": schema},
             "multipart/form-data": {
@@ -188,23 +193,6 @@ class ExampleRoutes:
     def encoder(self) -> dict[str, Any]:
         """Return the index's encoder, by which the vectors of `encode` are made."""
         return described_encoder(self._service.client)
-
-
-def _without_references(schema: dict[str, Any]) -> dict[str, Any]:
-    """Put what `$defs` has in the places that refer to it: a body has no `$defs`."""
-    definitions = schema.pop("$defs", {})
-
-    def whole(part: Any) -> Any:
-        if isinstance(part, list):
-            return [whole(each) for each in part]
-        if not isinstance(part, dict):
-            return part
-        if (place := part.get("$ref")) is not None:
-            return whole(definitions[place.rpartition("/")[2]])
-        return {name: whole(each) for name, each in part.items()}
-
-    found: dict[str, Any] = whole(schema)
-    return found
 
 
 def search_by_examples(

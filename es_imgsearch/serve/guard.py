@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
+from anyio import current_time, move_on_after
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,10 +23,47 @@ from es_imgsearch.serve.problems import problem
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({"", "same-origin", "none"})
+# What a URL has around its host.
+_NO_HOST: Final = frozenset("@/?#\\ ")
+# Without a byte, and for all of it: 20 MB in 300 s are 0.5 Mbit/s.
+BODY_IDLE_SECONDS = 20.0
+BODY_SECONDS = 300.0
 
 
-class _BodyTooLarge(Exception):
+class _BodyRefused(Exception):
     pass
+
+
+class _Body:
+    """What is received of a body, bounded in bytes and in time."""
+
+    def __init__(self, receive: Receive, most_bytes: int) -> None:
+        self.refusal: JSONResponse | None = None
+        self._receive = receive
+        self._most_bytes = most_bytes
+        self._taken = 0
+        self._is_whole = False
+        self._ends_at = current_time() + BODY_SECONDS
+
+    async def receive(self) -> Message:
+        """Receive the next part.  Raises _BodyRefused, with the `refusal` set."""
+        if self._is_whole:
+            return await self._receive()
+        # Whoever sends it byte by byte holds a connection, and memory, for as long.
+        with move_on_after(min(BODY_IDLE_SECONDS, self._ends_at - current_time())):
+            message = await self._receive()
+            self._is_whole = not message.get("more_body", False)
+            self._taken += len(message.get("body", b""))
+            if self._taken > self._most_bytes:
+                self.refusal = _too_large(self._most_bytes)
+                raise _BodyRefused
+            return message
+        self.refusal = problem(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "The body did not come in time: send it at once, or a smaller one.",
+            {"connection": "close"},
+        )
+        raise _BodyRefused
 
 
 class Guard:
@@ -45,27 +83,20 @@ class Guard:
         if (refusal := self._refusal(scope["method"], headers)) is not None:
             await refusal(scope, receive, send)
             return
-        has_begun, taken = False, 0
-
-        async def receive_at_most() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._max_body_bytes:
-                raise _BodyTooLarge
-            return message
+        body = _Body(receive, self._max_body_bytes)
+        has_begun = False
 
         async def send_on(message: Message) -> None:
             nonlocal has_begun
             # FastAPI answers itself if a body that it parses cannot be received.
-            if has_begun or taken <= self._max_body_bytes:
+            if has_begun or body.refusal is None:
                 has_begun = True
                 await send(message)
 
-        with suppress(_BodyTooLarge):
-            await self._app(scope, receive_at_most, send_on)
-        if not has_begun and taken > self._max_body_bytes:
-            await self._too_large()(scope, receive, send)
+        with suppress(_BodyRefused):
+            await self._app(scope, body.receive, send_on)
+        if not has_begun and body.refusal is not None:
+            await body.refusal(scope, receive, send)
 
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = host_name(headers.get("host", ""))
@@ -78,7 +109,7 @@ class Guard:
         if method not in _SAFE_METHODS:
             origin = headers.get("origin")
             # A page without an origin of its own, such as a sandboxed frame, sends "null".
-            is_own = origin is None or urlsplit(origin).netloc.lower() == headers["host"].lower()
+            is_own = origin is None or _place(origin) == headers["host"].lower()
             if not is_own or headers.get("sec-fetch-site", "") not in _OWN_SITE:
                 return problem(
                     HTTPStatus.FORBIDDEN,
@@ -89,14 +120,15 @@ class Guard:
             return problem(
                 HTTPStatus.BAD_REQUEST, f"Content-Length is a number, not {length[:20]!r}."
             )
-        return self._too_large() if int(length) > self._max_body_bytes else None
+        is_too_large = int(length) > self._max_body_bytes
+        return _too_large(self._max_body_bytes) if is_too_large else None
 
-    def _too_large(self) -> JSONResponse:
-        return problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB: send a smaller"
-            " picture, or fewer.",
-        )
+
+def _too_large(most_bytes: int) -> JSONResponse:
+    return problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The body is larger than {most_bytes / 1_000_000:g} MB: send a smaller picture, or fewer.",
+    )
 
 
 def _is_address(host: str) -> bool:
@@ -108,8 +140,21 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _place(origin: str) -> str | None:
+    """Return host and port of an Origin header, in small letters; None if it has none."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
+
+
 def host_name(host: str) -> str:
-    """Return the name of a Host header, without its port, in small letters."""
+    """Return the name in a Host header, in small letters; "" if it is none.
+
+    The port is left out.
+    """
+    if _NO_HOST & set(host):
+        return ""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import FastAPI, Header, Response
+from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
 from es_imgsearch.records import FileState
 from es_imgsearch.serve.originals import disposition, kind_of, state_of
@@ -20,6 +21,23 @@ _ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _IfNoneMatch = Annotated[str | None, Header()]
 
 _NOT_KEPT: Final = {"cache-control": "no-store"}
+
+
+class _Original(FileResponse):
+    """A file, whose faulty ranges are refused in the form of all errors."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            raise HTTPException(400, "Range is not of the form bytes=FIRST-LAST.") from None
+        except RangeNotSatisfiable as error:
+            raise HTTPException(
+                416,
+                f"The file has {error.max_size} bytes: send a Range within them.",
+                {"content-range": f"bytes */{error.max_size}"},
+            ) from None
 
 
 class PictureRoutes:
@@ -50,7 +68,7 @@ class PictureRoutes:
         headers = _headers(original.content_id) if is_current else _NOT_KEPT
         if is_current and _is_met(if_none_match, original.content_id):
             return Response(status_code=304, headers=headers)
-        return FileResponse(
+        return _Original(
             original.path,
             stat_result=state,
             media_type=kind_of(original.format).media_type,

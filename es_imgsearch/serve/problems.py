@@ -36,8 +36,16 @@ logger = logging.getLogger(__name__)
 # After which a client may ask again, while Elasticsearch does not answer.
 _RETRY_SECONDS = 5
 
+_MOST_LETTERS = 4000
+
 MEDIA_TYPE = "application/problem+json"
+# Where the description of the API has the parts of a body.
+REFERENCE = "#/components/schemas/{model}"
 _PLACES = {"path": "part", "query": "parameter", "header": "header", "cookie": "cookie"}
+
+
+class BodyUnsupported(UsageError):
+    """The body is of a kind that is not taken here."""
 
 
 def add_problems(app: FastAPI) -> None:
@@ -52,7 +60,10 @@ def add_problems(app: FastAPI) -> None:
         return problem(status, str(error), {**headers, ERROR_HEADER: name.__name__})
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if any(each["loc"] == ("body",) for each in error.errors()) and kind != "application/json":
+            return problem(415, "Send a JSON object with content-type: application/json.")
         return problem(422, sentences(error.errors()))
 
     @app.exception_handler(HTTPException)
@@ -68,17 +79,19 @@ def add_problems(app: FastAPI) -> None:
         return problem(500, "The service failed at this request; its log says why.")
 
 
+def problem_of(status: int, detail: str) -> dict[str, Any]:
+    """Build the body of an answer."""
+    title = HTTPStatus(status).phrase
+    # What was sent, as it is quoted there, may have 20 MB.
+    shown = detail if len(detail) <= _MOST_LETTERS else f"{detail[:_MOST_LETTERS]}…"
+    return {"type": "about:blank", "title": title, "status": int(status), "detail": shown}
+
+
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Build the answer."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
     # An unexpected error passes no middleware.
-    return JSONResponse(body, status, {"x-content-type-options": "nosniff", **(headers or {})},
-                        MEDIA_TYPE)  # fmt: skip
+    given = {"x-content-type-options": "nosniff", **(headers or {})}
+    return JSONResponse(problem_of(status, detail), status, given, MEDIA_TYPE)
 
 
 def sentences(errors: Sequence[Mapping[str, Any]]) -> str:
@@ -90,6 +103,8 @@ def status_of(error: ImgSearchError) -> int:
     """Return the status of an answer that is this error."""
     if isinstance(error, ImageMissing | IndexMissing):
         return 404
+    if isinstance(error, BodyUnsupported):
+        return 415
     if isinstance(error, ReadError | QueryPictureInvalid):
         # There is a file, but it is no picture that can be shown or searched with.
         return 422

@@ -55,7 +55,13 @@ _Box = Annotated[
 class SearchRequest(BaseModel):
     """What hits should be like and unlike, filters, and how many are returned."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        # Megabytes of text keep Elasticsearch busy for minutes.
+        str_max_length=_LONGEST_TEXT,
+    )
 
     q: _Texts = Field(
         [],
@@ -88,18 +94,26 @@ class SearchRequest(BaseModel):
     when: str | None = Field(
         None, description="the same in words, instead of both", examples=["last summer"]
     )
-    min_relevance: float | None = Field(None, ge=0, le=1)
-    mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
-    sort: Literal["relevance", "newest", "oldest", "largest", "folder"] = "relevance"
+    min_relevance: float | None = Field(
+        None, ge=0, le=1, description="only hits that are likely right to this degree"
+    )
+    mode: Literal["auto", "vector", "text", "hybrid"] = Field(
+        "auto", description="compare what is seen, what is written, or both"
+    )
+    sort: Literal["relevance", "newest", "oldest", "largest", "folder"] = Field(
+        "relevance", description="order of the relevant hits"
+    )
     k: int = Field(60, ge=1, le=MOST_HITS, description="number of hits")
     cursor: str = Field("", description="`next` of the answer before: go on behind it")
     facets: list[str] = Field([], max_length=_MOST_TERMS, description="fields to count, or year")
     collapse: bool = Field(False, description="only the best of files with the same content")
-    explain: bool = False
-    exact: bool = False
-    regions: bool = False
-    codes: bool = False
-    num_candidates: int | None = Field(None, ge=1)
+    explain: bool = Field(False, description="how each score came about")
+    exact: bool = Field(False, description="compare with every picture, slowly")
+    regions: bool = Field(False, description="compare with parts of pictures, too")
+    codes: bool = Field(False, description="search by binary codes")
+    num_candidates: int | None = Field(
+        None, ge=1, description="candidates that are weighed in each shard, at least k"
+    )
 
     def queries(self, picture: QueryFile | None) -> tuple[list[Weighted], list[Weighted]]:
         """Return the positive and the negative queries.
@@ -171,8 +185,9 @@ class SearchRequest(BaseModel):
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """Split TEXT^NUMBER into text and weight, by default 1; another ^ is part of the text.
+    """Split TEXT^NUMBER into text and weight, by default 1.
 
+    A ^ that no number follows is part of the text.
     Raises UsageError for a weight that is not above 0.
     """
     match = _WEIGHT.fullmatch(text)

@@ -10,18 +10,23 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import StoreBusy, TextUnsupported, UsageError
+from es_imgsearch.errors import ImageMissing, StoreBusy, TextUnsupported
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
-from es_imgsearch.search.options import SearchOptions
+from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
-from es_imgsearch.search.results import check_facets, count_facets
-from es_imgsearch.serve.duplicate_lists import DuplicateList, DuplicateLists, DuplicateRequest
-from es_imgsearch.serve.listing import clauses_of, list_pictures
+from es_imgsearch.search.results import check_facets
+from es_imgsearch.serve.answers.duplicate_lists import (
+    DuplicateList,
+    DuplicateLists,
+    DuplicateRequest,
+)
+from es_imgsearch.serve.answers.listing import clauses_of, list_pictures
+from es_imgsearch.serve.answers.match import match_of
+from es_imgsearch.serve.answers.ranking import find, find_first
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
@@ -40,10 +45,6 @@ if TYPE_CHECKING:
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
-_DATES: Final = ("taken_local", "taken_at", "modified_at")
-_ORDERED_BY: Final = (*_DATES, "width", "height")
-# A search of 1,000 takes four times as long.
-_FUSED_DEPTH: Final = 300
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +124,9 @@ class SearchService:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
         when, request = request.when, self.dated(request.model_copy(update={"image": key}))
-        positive, negative = self._queries(request)
         generation = self._client.info.name
         offset = read_cursor(request, generation)
-        hits = self._find(request, positive, negative, offset)
+        hits = find(self._client, request, self._queries(request), offset)
         end = offset + len(hits)
         goes_on = len(hits) == request.k and end < MOST_HITS
         return {
@@ -149,7 +149,7 @@ class SearchService:
     def _original(self, image_id: str) -> QueryFile:
         """Read the original of a stored picture.  Raises ImageMissing, ReadError."""
         if self._originals is None:
-            raise UsageError("This service reads no originals: send the picture, or leave the box.")
+            raise ImageMissing("This service reads no originals: send the picture itself.")
         original = self._originals.original(image_id)
         state_of(original.path, image_id)
         return self._pictures.original(original.path, image_id, original.content_id)
@@ -159,16 +159,7 @@ class SearchService:
     ) -> Hits:
         """Return the first hits with these stored fields, in the order of the request."""
         request = self.dated(request)
-        positive, negative = self._queries(request)
-        in_order = request.sort != "relevance"
-        wanted = request.model_copy(
-            update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
-        )
-        extra: SearchOptions = {}
-        if fields is not None:
-            extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
-        hits = self._find(wanted, positive, negative, 0, extra)
-        return _in_order(hits, request.sort, 0, count) if in_order else hits
+        return find_first(self._client, request, self._queries(request), count, fields)
 
     def knn_query(self, request: SearchRequest, k: int, min_relevance: float) -> dict[str, Any]:
         """Return the kNN query of a search and its filters, to be sent by another program."""
@@ -211,74 +202,6 @@ class SearchService:
         """The settings of this service."""
         return self._settings
 
-    def _find(
-        self,
-        request: SearchRequest,
-        positive: Sequence[Weighted],
-        negative: Sequence[Weighted],
-        offset: int,
-        extra: SearchOptions | None = None,
-    ) -> Hits:
-        """Return hits from an offset on: of all, or of the relevant ones in another order."""
-        depth = self._depth(request, offset)
-        options = request.options() | (extra or {})
-        chosen = request.num_candidates
-        if chosen is not None and chosen >= request.k:
-            options["num_candidates"] = max(chosen, depth)
-        elif chosen is not None and request.mode != "text" and not request.exact:
-            raise UsageError(
-                f"num_candidates is {chosen} but must be at least k, which is {request.k}."
-            )
-        if request.sort != "relevance":
-            found = self._client.search(positive, negative, depth, **options)
-            return _in_order(found, request.sort, offset, request.k)
-        end = min(offset + request.k, MOST_HITS)
-        # Facets count the hits up to the end of the page.
-        start = 0 if request.facets else offset
-        if depth < end:
-            found = self._beyond(depth, request.collapse, positive, negative, options)[start:end]
-        else:
-            options |= {"offset": start, "size": end - start}
-            found = self._client.search(positive, negative, depth, **options)
-        if not request.facets:
-            return found
-        page = found[offset - start :]
-        page.facets = count_facets([each.fields for each in found], request.facets)
-        return page
-
-    def _beyond(
-        self,
-        depth: int,
-        collapse: bool,
-        positive: Sequence[Weighted],
-        negative: Sequence[Weighted],
-        options: SearchOptions,
-    ) -> Hits:
-        """Return the hits of a ranking of this depth, and behind them those of a deeper one."""
-        first = self._client.search(positive, negative, depth, **options)
-        if len(first) < depth:
-            return first
-        if "num_candidates" in options:
-            options |= {"num_candidates": max(options["num_candidates"] or 0, MOST_HITS)}
-        deeper = self._client.search(positive, negative, MOST_HITS, **options)
-        known = {_identity(each, collapse) for each in first}
-        others = [each for each in deeper if _identity(each, collapse) not in known]
-        hits = [*first, *others][:MOST_HITS]
-        return Hits(hits, first.took_ms + deeper.took_ms, first.queries, notes=first.notes)
-
-    def _depth(self, request: SearchRequest, offset: int) -> int:
-        """Return how many hits are ranked, of which a page is a part, or which it is behind.
-
-        Where several rankings are fused, or the hits of one are ordered again, the order depends
-        on that number: all pages take the same one, so that none repeats or skips a hit.
-        """
-        if request.sort != "relevance":
-            return MOST_HITS
-        is_fused = request.mode != "vector" and bool(request.words)
-        if is_fused or self._client.info.meta.reduction is not None:
-            return _FUSED_DEPTH
-        return min(offset + request.k, MOST_HITS)
-
     @property
     def _encoder(self) -> QueryEncoder:
         return getattr(self._client, "shared", self._client.model)
@@ -310,6 +233,13 @@ class SearchService:
         """Return the stored fields of a picture.  Raises ImageMissing."""
         return dict(self._client.get(image_id))
 
+    def match(self, image_id: str, request: SearchRequest) -> dict[str, Any]:
+        """Return why a picture is a hit of a search.  Raises ImageMissing."""
+        queries = self._queries(request)
+        is_text = request.mode == "text"
+        client, encoder = self._client, self._encoder
+        return match_of(client, encoder, image_id, queries, self._original, is_text=is_text)
+
     def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
         """Count the values of fields over the pictures that meet the filters and dates."""
         check_facets(fields, self._client.info.properties)
@@ -330,28 +260,3 @@ class SearchService:
     def failures(self) -> list[dict[str, Any]]:
         """Return what `failures --json` prints."""
         return listed_failures(self._client.store, self._settings.host)
-
-
-def _identity(hit: Hit, collapse: bool) -> str:
-    return str(hit.fields.get("content_id", hit.image_id)) if collapse else hit.image_id
-
-
-def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
-    """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [
-        each
-        for each in hits
-        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
-    ]
-
-    def taken(hit: Hit) -> str:
-        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
-
-    if order in {"newest", "oldest"}:
-        relevant.sort(key=taken, reverse=order == "newest")
-    elif order == "largest":
-        relevant.sort(key=lambda hit: -hit.fields.get("width", 0) * hit.fields.get("height", 0))
-    else:
-        relevant.sort(key=lambda hit: (hit.root, hit.relative_path))
-    page = relevant[offset : offset + size]
-    return Hits(page, hits.took_ms, hits.queries, notes=hits.notes, facets=hits.facets)

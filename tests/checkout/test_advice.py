@@ -65,7 +65,7 @@ CARRIED_OUT = {
     "manage.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
     "manage.hints:_root": f"{VIEWS}::test_what_status_advises_works",
     "manage.hints:_files": f"{VIEWS}::test_what_status_advises_works",
-    "serve.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
+    "serve.answers.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
     "::test_a_large_index_is_compared_by_the_command",
     "manage.status:renewing_words": "e2e/test_words.py"
     "::test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex",
@@ -109,10 +109,11 @@ CARRIED_OUT = {
     "::test_a_token_is_sent_and_never_shown",
     "serve.examples:search_by_examples": f"{SERVICE}::test_what_a_service_does_not_have",
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
+    "serve.disk_cache:DiskCache._refused": "e2e/test_serve_process.py"
+    "::test_another_cache_folder_as_the_warning_says",
     "cli.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.rate_limit:parse_rate": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
-    "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py"
-    "::test_options_that_cannot_be",
+    "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
     "::test_options_that_cannot_be",
     "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",

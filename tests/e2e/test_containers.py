@@ -25,12 +25,16 @@ from urllib.parse import quote
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from fastapi.testclient import TestClient
 from port_for import get_port
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, StoreDenied
+from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.service import SearchService
+from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.settings import load_settings
 from tests.support.house import paint, until
 from tests.support.old_schemas import as_schema
@@ -271,6 +275,78 @@ def test_serve_gives_pictures_with_a_key_that_reads(stack: Stack):
     finally:
         process.kill()
         process.wait()
+
+
+def test_page_and_api_need_nothing_but_the_key_that_reads(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+):
+    """It may write nothing, see `test_a_key_does_nothing_else`."""
+    picture = stack.found("a cat")[0]["image_id"]
+    store = stack.store("read")
+    settings = load_settings(
+        {
+            "es_url": stack.server.url, "es_ca_certs": stack.server.ca, "host": "compose",
+            "es_api_key": stack.server.key("read"), "read_workers": 1,
+        },
+        environment={},
+    )  # fmt: skip
+    pictures = PictureFiles(store, settings, stack.folder / "thumbnails")
+    app = create_app(pictures, SearchService(settings, originals=pictures))
+    upload = {"image": (stack.photos / "coffee.png").read_bytes()}
+    caplog.clear()
+    with TestClient(app, base_url="http://127.0.0.1:8080", follow_redirects=True) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        answers = [
+            client.get(path)
+            for path in (
+                "/", "/?q=a+cat", "/?q=a+cat&mode=hybrid&sort=newest", "/?filter=format:png",
+                f"/?like={picture}", f"/?like={picture}&box=0,0,50,50", "/status", "/metrics",
+                f"/pictures/{picture}", f"/pictures/{picture}?q=a+cat&n=1", f"/images/{picture}",
+                f"/thumbnails/{picture}", f"/previews/{picture}", "/openapi.json",
+                "/api/v1/search?q=a+cat&facets=format&explain=true", "/api/v1/status",
+                "/api/v1/search?q=a+cat&exact=true&collapse=true", "/api/v1/failures",
+                f"/api/v1/images/{picture}", f"/api/v1/images/{picture}/similar",
+                "/api/v1/facets?fields=format&fields=year", "/api/v1/encoder",
+            )
+        ]  # fmt: skip
+        answers += [
+            client.post("/queries", files=upload),
+            client.post("/api/v1/search", files=upload),
+            client.post("/api/v1/searches", json={"searches": [{"q": "a cat"}]}),
+            client.post("/api/v1/encode", json={"texts": ["a cat"]}),
+            client.post("/api/v1/search-by-examples", json={"positive": [{"text": "a cat"}]}),
+        ]
+        for level in ("same", "near", "similar"):
+            for path in ("/api/v1/duplicates", "/duplicates"):
+                asked = f"{path}?level={level}"
+                # Comparing goes on behind a 503 that says when to ask again.
+                until(lambda asked=asked: client.get(asked).status_code != 503)
+                answers.append(client.get(asked))
+    wrong = [(str(each.url), each.text[:200]) for each in answers if each.status_code != 200]
+    assert wrong == []
+    warnings = [each for each in caplog.records if each.levelname in {"WARNING", "ERROR"}]
+    assert [each.getMessage() for each in warnings] == []
+
+
+def test_a_page_says_what_a_key_lacks(server: Secured, stack: Stack):
+    role = json.loads((DOCKER / "setup" / "roles" / "read.json").read_text("utf-8"))
+    role["indices"] = [each for each in role["indices"] if "images" not in each["names"]]
+    settings = load_settings(
+        {
+            "es_url": server.url, "es_ca_certs": server.ca, "read_workers": 1,
+            "es_api_key": server.api_key("blind", role),
+        },
+        environment={},
+    )  # fmt: skip
+    pictures = PictureFiles(stack.store("read"), settings, stack.folder / "thumbnails")
+    with TestClient(
+        create_app(pictures, SearchService(settings)), base_url="http://127.0.0.1:8080",
+        raise_server_exceptions=False,
+    ) as client:  # fmt: skip
+        for path in ("/?q=a+cat", "/status", "/api/v1/search?q=a+cat", "/api/v1/status"):
+            answer = client.get(path)
+            assert answer.status_code in {403, 500, 503}, path
+            assert "privilege" in answer.text, answer.text
 
 
 def test_the_key_that_reads_finds_alike_pictures_too(stack: Stack):

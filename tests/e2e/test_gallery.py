@@ -202,7 +202,8 @@ def test_the_main_job_by_keys_alone(gallery: Gallery) -> None:
     with leading_to(page, "unlike="):
         page.keyboard.press("-")
     assert hit_names(page)[0] != best
-    tab_to(page, ".facet:has(a[href*='filter=format:png']) > summary")
+    # The filters stand behind the pictures, which are one stop.
+    tab_to(page, ".facet:has(a[href*='filter=format:png']) > summary", most=150)
     page.keyboard.press("Enter")
     tab_to(page, ".facets a[href*='filter=format:png']")
     with leading_to(page, "filter=format:png"):
@@ -287,6 +288,60 @@ def test_a_file_that_is_no_picture_is_told(gallery: Gallery, tmp_path: Path) -> 
     assert obstacles(page) == []
     assert any("Failed to load resource" in each for each in gallery.complaints)
     gallery.complaints.clear()
+
+
+def test_a_picture_that_is_too_large_is_not_sent(gallery: Gallery, tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(20_000_000)
+    page = gallery.open()
+    sent: list[str] = []
+    page.on("request", lambda each: sent.append(each.method))
+    page.locator("input[type=file]").set_input_files(tmp_path / "huge.png")
+    expect(page.locator("#upload-status")).to_have_text(
+        "huge.png has more than 20 MB: choose a smaller picture."
+    )
+    assert "POST" not in sent
+    expect(page.locator("input[type=file]")).to_have_value("")
+
+
+@pytest.mark.parametrize(
+    ("act", "heard"),
+    [
+        ("new Image().src = 'http://192.0.2.1/a.png'", "img-src"),
+        ("fetch('http://192.0.2.1/').catch(() => null)", "connect-src"),
+        ("document.body.setAttribute('style', 'color: red')", "style-src"),
+        ("document.createElement('p').innerHTML = '<img src=/ onerror=alert()>'", "script-src"),
+        ("setTimeout(() => { throw new Error('oh') })", "oh"),
+        ("new Image().src = '/images/none'", "Failed to load"),
+        ("console.error('odd')", "odd"),
+    ],
+)  # fmt: skip
+def test_what_the_browser_complains_of_is_heard(gallery: Gallery, act: str, heard: str) -> None:
+    page = gallery.open()
+    page.evaluate(act)
+    expect(page.locator("body")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    assert any(heard in each for each in gallery.complaints), gallery.complaints
+    gallery.complaints.clear()
+
+
+def test_a_hit_that_is_dragged_by_accident_is_not_searched_with(
+    gallery: Gallery, photographs: Path
+) -> None:
+    """A browser may hand over a file of a picture that is dragged within the page."""
+    page = gallery.open("/?q=a+cat")
+    sent: list[str] = []
+    page.on("request", lambda each: sent.append(each.method))
+    hit(page, "chelsea.png").locator("img").dispatch_event("dragstart")
+    drop(page, "#count", photographs / "coffee.png")
+    page.wait_for_load_state("networkidle")
+    assert "POST" not in sent
+    assert address(page) == "/?q=a+cat"
+    expect(page.locator("html")).not_to_have_class("dropping")
+    expect(page.locator("#upload-status")).to_have_text("")
+    hit(page, "chelsea.png").locator("img").dispatch_event("dragend")
+    with leading_to(page, "image="):
+        drop(page, "#count", photographs / "coffee.png")
 
 
 def test_words_are_pasted_as_words(gallery: Gallery) -> None:

@@ -29,7 +29,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.hints import hints
 from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.serve import duplicate_lists
+from es_imgsearch.serve.answers import duplicate_lists
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.page import duplicates_page, search_page
 from es_imgsearch.serve.service import SearchService
@@ -37,13 +37,22 @@ from es_imgsearch.serve.thumbnails import PREVIEW_PIXELS, PictureFiles
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 from es_imgsearch.testing import remove_index
 from es_imgsearch.watch.given_roots import parse_roots
+from tests.support.gallery import (
+    Gallery,
+    address,
+    broken_images,
+    obstacles,
+    open_chromium,
+    scrolls_sideways,
+    served,
+)
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
 ADDRESS = "http://127.0.0.1:8080"
 HOSTILE = "<script>alert(1)<'\"&.png"
 EVIL = "\"><script>alert('x')</script>"
-VIENNA = (48.2082, 16.3738)
+GONE = "e" * 32
 
 
 class Page(HTMLParser):
@@ -109,14 +118,14 @@ def settings(es_url: str, folder: Path) -> Iterator[Settings]:
     made = load_settings({"es_url": es_url, "index": index, "read_workers": 1}, environment={})
     store = Store(connect(made), index)
     hostile = {
-        **store.documents.get(image_id("photos", "cat.jpg")), "image_id": "e" * 32,
+        **store.documents.get(image_id("photos", "cat.jpg")), "image_id": GONE,
         "image_name": EVIL, "relative_path": f"gone/{EVIL}", "folder": f"gone/{EVIL}",
         "caption": EVIL, "title": EVIL, "tags": [EVIL, "javascript:alert(1)"], "camera": EVIL,
         "source_url": "javascript:alert(1)", "attributes": {EVIL: EVIL}, "creator": [EVIL],
-        "content_id": "e" * 32, "image_embedding": store.documents.vector(
+        "content_id": GONE, "image_embedding": store.documents.vector(
             image_id("photos", "cat.jpg")).tolist(),
     }  # fmt: skip
-    assert store.documents.write([Write("e" * 32, document=hostile)]) == {"e" * 32: None}
+    assert store.documents.write([Write(GONE, document=hostile)]) == {GONE: None}
     store.refresh()
     yield made
     remove_index(store)
@@ -130,7 +139,8 @@ def client(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def client_of(settings: Settings, cache: Path) -> TestClient:
     files = PictureFiles(Store(connect(settings), settings.index), settings, cache)
-    return TestClient(create_app(files, SearchService(settings)), base_url=ADDRESS)
+    app = create_app(files, SearchService(settings, originals=files), rate_limit="none")
+    return TestClient(app, base_url=ADDRESS)
 
 
 def page(response: Response, status: int = 200) -> Page:
@@ -234,6 +244,8 @@ def test_an_original_on_another_host(settings: Settings, tmp_path: Path):
         shown = page(client.get(f"/pictures/{of('cat.jpg')}"))
     assert "run `es-imgsearch serve` there" in shown.text
     assert "photos/cat.jpg" in shown.text
+    assert not [each for each in shown.all("img", "src") if each.startswith("/previews")]
+    assert f"/images/{of('cat.jpg')}" not in shown.all("a", "href")
     assert {"th"} <= {tag for tag, _ in shown.tags}
 
 
@@ -514,8 +526,9 @@ def views(client: TestClient) -> list[str]:
         "/", "/?q=a+cat", f"/?q={evil}", f"/?filter=tags:{evil}", f"/?filter={evil}:x",
         f"/?like={evil}", f"/?q=cat&not={evil}", f"/?page={evil}", f"/?image={evil}",
         f"/pictures/{of('cat.jpg')}?q=a+cat&n=1", f"/pictures/{of(HOSTILE)}",
-        f"/pictures/{'e' * 32}",
-        f"/pictures/{'e' * 32}?q={evil}&n=1", f"/pictures/{quote('<script>')}",
+        f"/pictures/{GONE}?q={evil}&n=1&why=1",
+        f"/pictures/{GONE}",
+        f"/pictures/{GONE}?q={evil}&n=1", f"/pictures/{quote('<script>')}",
         f"/pictures/{of('cat.jpg')}?n={evil}",
         "/status", f"/status?page={evil}", "/duplicates", "/duplicates?level=near",
         "/duplicates?level=similar&threshold=0.1", f"/duplicates?folder={evil}",
@@ -550,13 +563,12 @@ def test_every_link_of_every_view_leads_somewhere(client: TestClient, views: lis
         for tag, name in (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src"))
         for address in page(client.get(view), client.get(view).status_code).all(tag, name)
     }
-    gone = "/" + "e" * 32
     for link in sorted(links):
         if link.startswith(("#", "geo:")):
             continue
         status = client.get(link).status_code
         # The original of one document is in no folder.
-        expected = 404 if gone in link and link.startswith(("/images", "/prev", "/thumb")) else 200
+        expected = 404 if GONE in link and link.startswith(("/images", "/prev", "/thumb")) else 200
         assert status == expected, link
 
 
@@ -584,7 +596,7 @@ def test_no_index_is_said_with_the_command_that_makes_one(settings: Settings, tm
 def test_a_model_that_is_being_loaded_is_said_and_other_views_work(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(search_page, "_WARM_SECONDS", 0.05)
+    monkeypatch.setattr(search_page, "WARM_SECONDS", 0.05)
     loading, loaded = threading.Event(), threading.Event()
     warm_up = ImageSearch.embed
 
@@ -602,5 +614,99 @@ def test_a_model_that_is_being_loaded_is_said_and_other_views_work(
         for view in ("/", "/status", "/duplicates", f"/pictures/{of('cat.jpg')}?q=cat&n=1"):
             assert client.get(view).status_code == 200
         loaded.set()
-        monkeypatch.setattr(search_page, "_WARM_SECONDS", 60.0)
+        monkeypatch.setattr(search_page, "WARM_SECONDS", 60.0)
         assert client.get("/?q=cat").status_code == 200
+
+
+def test_why_it_matched_is_shown_on_request_with_its_box(client: TestClient, settings: Settings):
+    view = f"/pictures/{of('road/left.png')}?q=wheel&n=1"
+    plain = page(client.get(view))
+    ask = plain.with_id("ask-why")
+    assert ask is not None
+    assert plain.with_id("why") is None
+    shown = page(client.get(ask["href"]))
+    match = client.get(f"/api/v1/images/{of('road/left.png')}/match?q=wheel").json()
+    (drawn,) = [each for tag, each in shown.tags if tag == "rect"]
+    assert [int(drawn[each]) for each in ("x", "y", "width", "height")] == match["box"]
+    assert f"{match['box_cosine']:.3f}" in shown.words()
+    assert shown.rel("next").endswith("&why=1")
+    back = shown.with_id("back")
+    assert back is not None
+    assert back["href"] == "/?q=wheel"
+
+
+def test_why_words_matched_and_why_nothing_is_said_without_a_search(client: TestClient):
+    named = page(client.get(f"/pictures/{of('road/left.png')}?q=left&mode=text&n=1&why=1"))
+    assert "Only words were compared." in named.words()
+    assert "Words of the search stand in: File nameleft.png" in named.words()
+    for asked in ("", "?why=1", "?filter=format:png&n=1&why=1", "?q=a&mode=x&why=1&n=1"):
+        shown = page(client.get(f"/pictures/{of('cat.jpg')}{asked}"))
+        assert shown.with_id("why") is None
+        assert shown.with_id("ask-why") is None
+
+
+@pytest.fixture
+def gallery(settings: Settings, tmp_path: Path) -> Iterator[Gallery]:
+    """Pages in Chromium; whatever it complains of fails the test."""
+    files = PictureFiles(Store(connect(settings), settings.index), settings, tmp_path)
+    app = create_app(files, SearchService(settings, originals=files))
+    with open_chromium() as browser, served(app) as site:
+        opened = Gallery(browser, site)
+        yield opened
+        opened.close()
+        # One document has no file.
+        assert [each for each in opened.complaints if GONE not in each] == []
+
+
+def test_nothing_stands_in_the_way_of_anyone(gallery: Gallery):
+    for path in (
+        f"/pictures/{of('cat.jpg')}?q=a+cat&n=1", f"/pictures/{of('road/left.png')}?q=wheel&why=1",
+        "/status", "/duplicates?level=near", "/duplicates",
+    ):  # fmt: skip
+        for scheme in ("light", "dark"):
+            shown = gallery.open(path, color_scheme=scheme)
+            assert obstacles(shown) == [], path
+            assert [each for each in broken_images(shown) if GONE not in each] == [], path
+            assert not scrolls_sideways(shown), path
+        assert not scrolls_sideways(gallery.phone(path)), path
+        assert not scrolls_sideways(gallery.open(path, viewport={"width": 320, "height": 640}))
+    gone = gallery.open(f"/pictures/{'f' * 32}")
+    assert obstacles(gone) == []
+    # The page itself is none.
+    gallery.complaints = [each for each in gallery.complaints if "404" not in each]
+
+
+def test_arrows_lead_to_the_neighbours_and_a_button_copies_the_path(gallery: Gallery, folder: Path):
+    shown = gallery.open(
+        f"/pictures/{of('cat.jpg')}?q=a+cat&n=1",
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    following = shown.locator("a[rel=next]").get_attribute("href")
+    shown.keyboard.press("ArrowRight")
+    shown.wait_for_url(f"**{following}")
+    shown.keyboard.press("ArrowLeft")
+    shown.wait_for_url("**/pictures/*&n=1")
+    shown.keyboard.press("ArrowLeft")
+    assert address(shown) == f"/pictures/{of('cat.jpg')}?q=a+cat&n=1"
+    shown.get_by_role("button", name="Copy the path").click()
+    shown.get_by_text("Copied.").wait_for()
+    assert shown.evaluate("navigator.clipboard.readText()") == str(folder / "cat.jpg")
+
+
+def test_views_without_scripts(gallery: Gallery):
+    shown = gallery.open(f"/pictures/{of('cat.jpg')}?q=a+cat&n=1", scripts=False)
+    assert not shown.get_by_role("button", name="Copy the path").is_visible()
+    shown.get_by_role("link", name="Next").click()
+    assert address(shown).endswith("?q=a+cat&n=2")
+    shown.get_by_role("link", name="Back to the search").click()
+    assert address(shown) == "/?q=a+cat"
+    shown.get_by_role("link", name="Duplicates").click()
+    shown.get_by_label("What counts").select_option("near")
+    shown.get_by_label("also unconfirmed ones").check()
+    shown.get_by_role("button", name="Compare").click()
+    assert address(shown) == "/duplicates?level=near&keep=largest&unconfirmed=true"
+    with shown.expect_download() as saved:
+        shown.get_by_role("link", name="list").click()
+    assert saved.value.suggested_filename == "duplicates.txt"
+    shown.get_by_role("link", name="Status").click()
+    assert shown.get_by_role("heading", name="What to do next").is_visible()

@@ -229,7 +229,7 @@ def test_pages_are_the_parts_of_one_large_answer(many: TestClient, asked: dict[s
 def test_pages_behind_the_depth_that_is_fused(
     many: TestClient, asked: dict[str, Any], depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("es_imgsearch.serve.service._FUSED_DEPTH", depth)
+    monkeypatch.setattr("es_imgsearch.serve.answers.ranking._FUSED_DEPTH", depth)
     asked = {"q": "harbour boat", "facets": ["format"], **asked}
     whole = many.get("/api/v1/search", params={**asked, "k": 240}).json()["hits"]
     pages: list[str] = []
@@ -337,7 +337,8 @@ WRONG = [
      400, "no JSON"),
     ("POST", "/api/v1/search", {"json": ["q"]}, 400, "not a JSON object"),
     ("POST", "/api/v1/search", {"json": {"q": 1}}, 400, "'q.0' is a text, not 1."),
-    ("POST", "/api/v1/search", {"content": b"a cat"}, 400, "Send application/json"),
+    ("POST", "/api/v1/search", {"content": b"a cat"}, 415, "Send application/json"),
+    ("POST", "/api/v1/searches", {"content": b"a cat"}, 415, "Send a JSON object"),
     ("POST", "/api/v1/search", {"files": {"picture": b"x"}}, 400, "part `image`"),
     ("POST", "/api/v1/search", {"files": {"image": b"no picture"}}, 422, "no picture"),
     ("POST", "/api/v1/search", {"files": {"image": b""}}, 422, "empty"),

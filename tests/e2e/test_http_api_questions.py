@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ ALL = {"chelsea.png", "coffee.png", "rocket.jpg", *ROAD}
 SIDECAR = {
     "description": "A cup of espresso on a wooden table",
     "keywords": ["breakfast", "hot drink"],
+    "material": "ceramic",
     "taken_at": "2015-01-01T00:00:00",
     "location": {"lat": 48.2, "lon": 16.37},
 }
@@ -220,10 +222,9 @@ def test_a_box_on_a_stored_picture_is_that_part_of_its_original(
     assert is_as_whole == (box == BOXES[0])
 
 
-def test_a_box_on_a_turned_and_large_original(
-    es_url: str, tmp_path: Path, files: PictureFiles
-) -> None:
-    """The box is in pixels of the upright picture, of which 1600 are searched with."""
+@contextmanager
+def turned(es_url: str, tmp_path: Path, *options: str) -> Iterator[TestClient]:
+    """A service of a large picture whose upper third is red, a red one and a white one."""
     folder = tmp_path / "large"
     folder.mkdir()
     lying = Image.new("RGB", (3000, 2000), (255, 255, 255))
@@ -232,29 +233,69 @@ def test_a_box_on_a_turned_and_large_original(
     exif[0x0112] = 6  # a quarter turn clockwise: the red part is the upper one
     lying.save(folder / "turned.jpg", exif=exif)
     Image.new("RGB", (64, 64), (200, 30, 30)).save(folder / "red.png")
-    Image.new("RGB", (64, 64), (255, 255, 255)).save(folder / "white.png")
+    Image.new("RGB", (24, 24), (255, 255, 255)).save(folder / "white.png")
     index = f"api-turned-{uuid.uuid4().hex[:12]}"
     settings = load_settings({"es_url": es_url, "index": index, "read_workers": 1})
     run = command(settings)
     store = Store(connect(settings), index)
     try:
-        assert run("init", "--encoder", "starter").exit_code == 0
+        assert run("init", "--encoder", "starter", *options).exit_code == 0
         assert run("sync", folder).exit_code == 0
         originals = PictureFiles(store, settings, tmp_path / "cache")
         app = create_app(originals, SearchService(settings, originals=originals))
         with TestClient(app, base_url=ADDRESS) as client:
-            like = image_id("large", "turned.jpg")
-            for box, expected in (
-                ("0,0,2000,1000", "red.png"),
-                ("0,1000,2000,2000", "white.png"),
-                ("1990,0,10,900", "red.png"),
-            ):
-                found = client.get("/api/v1/search", params={"like": like, "box": box})
-                assert names(found)[0] == expected
-            outside = client.get("/api/v1/search", params={"like": like, "box": "2000,0,10,10"})
-            assert "which is 2000 x 3000 pixels" in refusal(outside, 422)
+            yield client
     finally:
         remove_index(store)
+
+
+def test_a_box_on_a_turned_and_large_original(es_url: str, tmp_path: Path) -> None:
+    """The box is in pixels of the upright picture, of which 1600 are searched with."""
+    with turned(es_url, tmp_path) as client:
+        like = image_id("large", "turned.jpg")
+        for box, expected in (
+            ("0,0,2000,1000", "red.png"),
+            ("0,1000,2000,2000", "white.png"),
+            ("1990,0,10,900", "red.png"),
+        ):
+            found = client.get("/api/v1/search", params={"like": like, "box": box})
+            assert names(found)[0] == expected
+        outside = client.get("/api/v1/search", params={"like": like, "box": "2000,0,10,10"})
+        assert "which is 2000 x 3000 pixels" in refusal(outside, 422)
+
+
+@pytest.mark.parametrize("options", [(), ("--regions",)])
+def test_the_part_that_is_nearest_to_the_query(
+    es_url: str, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """By the stored regions, or by tiles of the original; the upper third is red."""
+    with turned(es_url, tmp_path, *options) as client:
+        large, red, white = (image_id("large", each) for each in ("turned.jpg", "red.png",
+                                                                  "white.png"))  # fmt: skip
+        answer = client.get(f"/api/v1/images/{large}/match", params={"like": red}).json()
+        _, y, width, height = answer["box"]
+        assert y == 0
+        assert (width, height) == ((1000, 1500) if options else (pytest.approx(667, abs=1), 1000))
+        assert answer["box_cosine"] > answer["whole_cosine"]
+        if not options:
+            assert answer["box_cosine"] == pytest.approx(1, abs=0.02)
+        below = client.get(f"/api/v1/images/{large}/match", params={"like": white}).json()
+        assert below["box"][1] >= (1000 if not options else 750)
+        # Too small for tiles.
+        small = client.get(f"/api/v1/images/{white}/match", params={"like": large}).json()
+        assert small["box"] is None
+        assert small["box_cosine"] is None
+        assert small["whole_cosine"] == pytest.approx(
+            client.get("/api/v1/search", params={"like": large, "k": 2}).json()["hits"][0]["score"],
+            abs=0.2,
+        )
+        itself = client.get(f"/api/v1/images/{large}/match", params={"like": large}).json()
+        assert itself["whole_cosine"] == pytest.approx(1, abs=1e-5)
+        assert itself["box"] is None
+        assert itself["notes"] == []
+        box = {"like": large, "box": "0,0,2000,1000"}
+        by_box = client.get(f"/api/v1/images/{large}/match", params=box).json()
+        assert by_box["box"][1] == 0
 
 
 def test_a_box_on_a_stored_picture_beside_words_and_pages(client: TestClient) -> None:
@@ -286,7 +327,7 @@ def test_boxes_that_are_refused(client: TestClient, settings: Settings, folder: 
     with TestClient(create_app(PictureFiles(Store(connect(settings), settings.index), settings),
                                alone), base_url=ADDRESS) as other:  # fmt: skip
         answer = other.get("/api/v1/search", params={"like": cat, "box": "0,0,9,9"})
-        assert "reads no originals" in refusal(answer, 400)
+        assert "reads no originals" in refusal(answer, 404)
 
 
 def test_a_box_on_a_picture_whose_original_is_gone(
@@ -458,3 +499,77 @@ def test_dates_in_words_in_the_terminal(run: Run, folder: Path) -> None:
         "february 2020: 2020-02-01 to 2020-02-29."
         in run("search", "a", "--when", "february 2020").stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("picture", "q", "expected"),
+    [
+        ("coffee.png", "espresso", {"description": SIDECAR["description"]}),
+        ("coffee.png", "a hot breakfast", {"keywords": ["breakfast", "hot drink"]}),
+        ("coffee.png", "drinks", {"keywords": ["hot drink"]}),
+        ("coffee.png", "COFFEE", {"image_name": "coffee.png", "tags": ["coffee"]}),
+        ("coffee.png", "the table", {"description": SIDECAR["description"]}),
+        ("coffee.png", "tables", {"description": SIDECAR["description"]}),
+        ("coffee.png", "a submarine", {}),
+        ("coffee.png", "espresso^0.5", {"description": SIDECAR["description"]}),
+        ("coffee.png", ["espresso", "breakfast"],
+         {"description": SIDECAR["description"], "keywords": ["breakfast"]}),
+        ("road/motorcycle_left.png", "motorcycles",
+         {"image_name": "motorcycle_left.png", "tags": ["motorcycle"]}),
+        ("road/motorcycle_left.png", "road", {"folder": "road"}),
+        ("road/motorcycle_left.png", "road/motorcycle_left.png",
+         {"folder": "road", "image_name": "motorcycle_left.png",
+          "relative_path": "road/motorcycle_left.png", "tags": ["motorcycle"]}),
+        ("coffee.png", "ceramic", {"attributes": {"material": "ceramic"}}),
+    ],
+)  # fmt: skip
+def test_the_fields_that_have_words_of_the_query(
+    client: TestClient, picture: str, q: Any, expected: dict[str, Any]
+) -> None:
+    like = image_id("photos", picture)
+    for mode in ("auto", "text"):
+        found = client.get(f"/api/v1/images/{like}/match", params={"q": q, "mode": mode})
+        assert found.status_code == 200, found.text
+        assert found.json()["fields"] == expected
+        assert found.json()["notes"] == []
+        assert (found.json()["whole_cosine"] is None) == (mode == "text")
+
+
+def test_a_match_has_the_cosine_of_the_search(client: TestClient, folder: Path) -> None:
+    for asked in (
+        {"q": ["a cat^2", "a garden"], "not": "coffee^0.5"},
+        {"like": image_id("photos", "coffee.png"), "unlike": image_id("photos", "rocket.jpg")},
+        {"like": image_id("photos", "coffee.png"), "box": "0,0,200,200", "q": "a machine"},
+    ):
+        hits = client.get("/api/v1/search", params={**asked, "mode": "vector"} | {"k": 5})
+        for hit in hits.json()["hits"]:
+            path = f"/api/v1/images/{hit['image_id']}/match"
+            found = client.get(path, params={**asked, "filter": "format:none", "k": 1}).json()
+            assert found["whole_cosine"] == pytest.approx(hit["score"], abs=1e-4)
+            if found["box"] is not None:
+                assert found["box_cosine"] > found["whole_cosine"]
+
+
+def test_a_match_whose_original_is_gone(client: TestClient, folder: Path) -> None:
+    left = folder / "road" / "motorcycle_left.png"
+    path = f"/api/v1/images/{image_id('photos', 'road/motorcycle_left.png')}/match"
+    moved = left.rename(folder.parent / "moved.png")
+    try:
+        answer = client.get(path, params={"q": "a dog in the grass", "when": "last year"}).json()
+    finally:
+        moved.rename(left)
+    assert answer["box"] is None
+    assert answer["whole_cosine"] is not None
+    assert "Its parts were not compared: The original of" in answer["notes"][0]
+
+
+def test_matches_that_are_refused(client: TestClient) -> None:
+    cat = image_id("photos", "chelsea.png")
+    refusal(client.get(f"/api/v1/images/{'0' * 32}/match", params={"q": "a"}), 404)
+    refusal(client.get("/api/v1/images/none/match", params={"q": "a"}), 422)
+    nothing = client.get(f"/api/v1/images/{cat}/match", params={"not": "a"})
+    assert "Say what to search for" in refusal(nothing, 400)
+    refusal(client.get(f"/api/v1/images/{cat}/match", params={"q": "a", "fields": "x"}), 422)
+    refusal(client.get(f"/api/v1/images/{cat}/match", params={"image": "0" * 32}), 404)
+    described = client.get("/openapi.json").json()["paths"]
+    assert "/api/v1/images/{image_id}/match" in described

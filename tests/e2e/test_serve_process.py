@@ -61,7 +61,12 @@ class Served:
         self.said: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
-        until(lambda: self._addresses() or self.process.poll() is not None)
+        try:
+            until(lambda: self._addresses() or self.process.poll() is not None)
+            assert self._addresses(), self.said
+        except AssertionError:
+            self.process.kill()
+            raise
         (self.address,) = self._addresses()
 
     def _addresses(self) -> list[str]:
@@ -124,7 +129,7 @@ def large_picture() -> bytes:
 
 
 def check_all_works(served: Served) -> None:
-    with httpx.Client(base_url=served.address) as client:
+    with httpx.Client(base_url=served.address, timeout=PATIENCE_SECONDS) as client:
         hits = client.get("/api/v1/search", params={"q": "a picture", "k": 5}).json()["hits"]
         assert len(hits) == 5
         for _ in range(2):
@@ -165,6 +170,16 @@ def test_no_folder_for_a_cache(
         served.process.send_signal(signal.SIGTERM)
         assert served.ended() == 0
         check_said_once(served)
+
+
+def test_another_cache_folder_as_the_warning_says(settings: Settings, tmp_path: Path) -> None:
+    environment = {"HOME": "/proc/none", "ES_IMGSEARCH_CACHE_DIR": str(tmp_path)}
+    with serving(settings, **environment) as served:
+        check_all_works(served)
+        assert len(list((tmp_path / "thumbnails").glob("??/*"))) == 5
+        served.process.send_signal(signal.SIGTERM)
+        assert served.ended() == 0
+        assert "cannot be" not in "".join(served.said)
 
 
 @pytest.mark.skipif(

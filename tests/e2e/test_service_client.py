@@ -219,6 +219,33 @@ def test_examples_find_the_same(local: ImageSearch, remote: ImageSearch, photogr
     same(remote.search(cat, k=4, weights=weights), local.search(cat, k=4, weights=weights))
 
 
+def test_many_queries_find_what_each_finds(
+    local: ImageSearch, remote: ImageSearch, url: str, photographs: Path
+) -> None:
+    queries = ["a cat", photographs / "rocket.jpg", ["a road", ("at night", 0.5)], "a cat"]
+    expected = [local.search(each, k=3, filters={"format": "png"}) for each in queries]
+
+    async def ask() -> list[Hits]:
+        async with AsyncImageSearch(service=url) as search:
+            return await search.search_many(queries, k=3, filters={"format": "png"})
+
+    for found in (
+        local.search_many(queries, k=3, filters={"format": "png"}),
+        remote.search_many(tuple(queries), k=3, filters={"format": "png"}),
+        asyncio.run(ask()),
+    ):
+        assert len(found) == len(queries)
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+    for search in (local, remote):
+        assert search.search_many([]) == []
+        for wrong in ("a cat", {"a": 1}, photographs / "rocket.jpg", None):
+            with pytest.raises(UsageError, match="a list of queries"):
+                search.search_many(wrong)
+        with pytest.raises(FilterInvalid):
+            search.search_many(["a", "b"], filters={"nothing": 1})
+
+
 def test_documents_and_vectors(local: ImageSearch, remote: ImageSearch, photographs: Path) -> None:
     assert dict(remote.get(COFFEE)) == dict(local.get(COFFEE))
     for query in ("a cat", photographs / "chelsea.png", Image.new("RGB", (900, 30), "red")):

@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from es_imgsearch.serve.traffic.connections import BOUNDS
 from tests.support.browser import chromium_path
 from tests.support.house import until
 
@@ -54,7 +55,9 @@ def served(app: FastAPI) -> Iterator[str]:
     """The address of a server for this application, in a thread."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, **BOUNDS)
+        )
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         until(lambda: server.started)

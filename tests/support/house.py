@@ -66,13 +66,13 @@ def paint(path: Path | bytes, seed: int, suffix: str = "png") -> None:
 
 
 @contextmanager
-def house_of_module(es_url: str, home: Path) -> Iterator[House]:
+def house_of_module(es_url: str, home: Path, *roots: str) -> Iterator[House]:
     """A house for all tests of a module, with an index of its own that is removed afterwards."""
     given = {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}", "read_workers": 1}
     settings = load_settings(given, environment={})
     store = Store(connect(settings), settings.index)
     try:
-        yield House(store, settings, home)
+        yield House(store, settings, home, *roots)
     finally:
         remove_index(store)
         store.connection.client.close()

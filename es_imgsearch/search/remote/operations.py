@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.options import SearchOptions, SearchPlan
 from es_imgsearch.search.remote.service_search import ServiceSearch, needs_elasticsearch
-from es_imgsearch.search.request_flow import RequestFlow, Work
+from es_imgsearch.search.request_flow import RequestFlow, Work, each_of
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.generations import IndexInfo
@@ -70,6 +70,12 @@ class RemoteOperations:
         SearchPlan.parse(k, options)
         asked = partial(self._service.search, positive, negative, k, box=box)
         return (yield from self._ask(asked, **options))
+
+    def search_many(
+        self, queries: Sequence[Queries], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> RequestFlow[list[Hits]]:
+        """Search once for each of several queries."""
+        return (yield from each_of(self.search, queries, k=k, **options))
 
     def similar(
         self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]

@@ -142,6 +142,11 @@ def _word(word: str, weight: float) -> Body:
     return _match(word, weight, operator="and")
 
 
+def any_word(text: str) -> Body:
+    """Build the clause of any word of a text in any of the fields."""
+    return _match(text, 1.0, operator="or")
+
+
 def _match(text: str, weight: float, **how: str) -> Body:
     return {
         "multi_match": {

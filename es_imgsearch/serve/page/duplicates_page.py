@@ -20,7 +20,11 @@ from es_imgsearch.duplicates.report import (
 )
 from es_imgsearch.duplicates.script import check_removable, removal_script
 from es_imgsearch.errors import UsageError, counted
-from es_imgsearch.serve.duplicate_lists import ComparisonRunning, DuplicateList, DuplicateRequest
+from es_imgsearch.serve.answers.duplicate_lists import (
+    ComparisonRunning,
+    DuplicateList,
+    DuplicateRequest,
+)
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import page_number
 from es_imgsearch.serve.problems import sentences

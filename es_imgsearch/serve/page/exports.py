@@ -1,4 +1,4 @@
-"""The hits of the search in an address as files: CSV, JSON, paths, a Kibana search."""
+"""The hits of an address as files: CSV, JSON, paths, a Kibana search."""
 
 from __future__ import annotations
 

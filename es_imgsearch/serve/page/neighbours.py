@@ -7,7 +7,7 @@ from typing import Final
 
 from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.search.hits import Hit
-from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import (
     COUNTED,
@@ -20,7 +20,7 @@ from es_imgsearch.serve.search_request import MOST_HITS
 from es_imgsearch.serve.service import SearchService
 
 # Parameters that say nothing about a search.
-_OWN: Final = ("n", "page", "part")
+_OWN: Final = ("n", "page", "part", "why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ def neighbours(service: SearchService, address: Address, image_id: str) -> Neigh
     def view(step: int) -> str:
         if not 0 <= at + step < len(ids):
             return ""
-        view = search.at(f"/pictures/{ids[at + step]}")
-        return str(view.setting("n", str(number + step)))
+        view = search.at(f"/pictures/{ids[at + step]}").setting("n", str(number + step))
+        return str(view.setting("why", address.get("why")))
 
     back = search.turning_to((number - 1) // PAGE_SIZE + 1)
     return Neighbours(view(-1), view(1), str(back), number)

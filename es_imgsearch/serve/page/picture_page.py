@@ -14,7 +14,8 @@ from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.field_rows import field_rows, place_of
 from es_imgsearch.serve.page.neighbours import neighbours
-from es_imgsearch.serve.page.whereabouts import why_away
+from es_imgsearch.serve.page.reasons import reasons
+from es_imgsearch.serve.page.whereabouts import whereabouts
 from es_imgsearch.serve.search_request import SearchRequest
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PREVIEW_PIXELS, PictureFiles
@@ -42,7 +43,7 @@ def picture_page(
         "words": str(fields.get("title") or fields.get("caption") or ""),
         "path": "" if path is None else stored_path(os.fspath(path)),
         "place": f"{root}/{relative}",
-        "away": why_away(pictures, service.store, image_id),
+        "where": whereabouts(pictures, service.store, image_id),
         "width": width,
         "height": height,
         "original": _original(fields),
@@ -54,6 +55,7 @@ def picture_page(
         "all_similar": str(alone),
         "part": str(alone.setting("part", "1")),
         "duplicates": str(Address("/duplicates", (("level", "near"), ("image_id", image_id)))),
+        "why": reasons(service, address, image_id, fields),
         "around": neighbours(service, address, image_id),
     }
 

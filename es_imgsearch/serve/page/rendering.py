@@ -89,11 +89,12 @@ def rendered(
 ) -> Response:
     """Render a template with these values."""
     root = request.scope.get("root_path", "")
-    text = (
-        _environment()
-        .get_template(template)
-        .render(root=root, static=f"{root}{STATIC_PATH}", **shown)
-    )
+    common = {
+        "root": root,
+        "static": f"{root}{STATIC_PATH}",
+        "max_body_bytes": request.app.state.max_body_bytes,
+    }
+    text = _environment().get_template(template).render(common, **shown)
     headers = dict(HEADERS)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = str(_RETRY_SECONDS)
@@ -113,6 +114,7 @@ def failed(request: Request, error: ImgSearchError, address: Address | None = No
         "address": address or Address("/", ()),
         "message": str(error),
         "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
+        "is_missing": status == HTTPStatus.NOT_FOUND,
     }
     return rendered(request, "error.html", shown, status)
 
@@ -125,4 +127,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        # Else each page looks at the dates of its templates.
+        auto_reload=False,
     )

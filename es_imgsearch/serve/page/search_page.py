@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
-from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.contents import is_likely
@@ -20,12 +20,12 @@ from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
-# Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
-COUNTED: Final = 180
+# Facets count the relevant ones of so many hits; the API fetches 60, and each takes time.
+COUNTED: Final = 120
 # A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
-_WARM_SECONDS: Final = 10.0
+WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
-_OWN: Final = {"page", "copies", "n", "part", "scores"}
+_OWN: Final = {"page", "copies", "n", "part", "scores", "why"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
@@ -83,7 +83,7 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
         page = service.newest(request, start, contents.FIELDS)
         counts = service.facets(list(contents.FACETS), request)
         return Found(tuple(page), (True,) * len(page), counts, page.notes)
-    service.check_model(_WARM_SECONDS)
+    service.check_model(WARM_SECONDS)
     depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
     hits = ranked(service, request, depth, contents.FIELDS)
     # Each is built on access.
@@ -98,7 +98,7 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
 def ranked(
     service: SearchService, request: SearchRequest, depth: int, fields: Sequence[str] | None
 ) -> Hits:
-    """Return the hits of a search; the nearest, if none is relevant and they are sorted."""
+    """Return the hits of a search; the nearest, if there are no sorted ones."""
     hits = service.ranked(request, depth, fields)
     if hits or request.sort == "relevance":
         return hits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from es_imgsearch.elastic.store import Store
@@ -15,31 +16,43 @@ from es_imgsearch.watch.commands import sync_command
 from es_imgsearch.watch.mounts import KnownMounts, is_mounted, without_unlinked
 
 
-def why_away(pictures: PictureFiles, store: Store, image_id: str) -> str:
-    """Return why there is no original here and what to do; "" if there is one."""
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Whether an original is here, and what is wrong with it; "" if nothing is."""
+
+    is_here: bool
+    text: str = ""
+
+
+def whereabouts(pictures: PictureFiles, store: Store, image_id: str) -> Whereabouts:
+    """Look at the original of a stored picture."""
     try:
         original = pictures.original(image_id)
     except ImageMissing as error:
-        return str(error)
+        return Whereabouts(is_here=False, text=str(error))
     meta, fields = store.info().meta, store.documents.get(image_id)
     entry = meta.roots[fields["root"]]
     root = Root(fields["root"], Path(disk_path(entry["path"])))
-    hung = (
-        f"The disk of {os.fspath(root.path)!r} does not answer: check it, or the share that is"
-        " mounted there, then load this page again."
+    hung = Whereabouts(
+        is_here=False,
+        text=f"The disk of {os.fspath(root.path)!r} does not answer: check it, or the share that is"
+        " mounted there, then load this page again.",
     )
 
-    def look() -> str:
+    def look() -> Whereabouts:
         try:
             state = state_of(original.path, image_id)
         except (ImageMissing, ReadError) as error:
             folder = _unmounted(store, root, fields["relative_path"])
-            return str(error) if folder is None else _not_there(folder)
+            return Whereabouts(
+                is_here=False, text=str(error) if folder is None else _not_there(folder)
+            )
         if original.is_current(FileState.of(state)):
-            return ""
-        return (
-            "The file has changed since it was indexed, so it may show something else than what is"
-            f" listed here. To index it anew: {sync_command(root, store.index)}"
+            return Whereabouts(is_here=True)
+        return Whereabouts(
+            is_here=True,
+            text="The file has changed since it was indexed, so it may show something else than"
+            f" what is listed here. To index it anew: {sync_command(root, store.index)}",
         )
 
     return found_at(os.fspath(root.path), look, hung)

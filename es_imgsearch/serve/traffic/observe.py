@@ -67,7 +67,7 @@ class Observe:
                 observed = Observed(
                     str((scope.get("client") or ("-",))[0]),
                     scope["method"],
-                    route_path(scope),
+                    route_path(scope) or "/",
                     scope.get("query_string", b""),
                     str(getattr(scope.get("route"), "path", "")),
                     status,

@@ -6,6 +6,7 @@
 //   p#upload-status[role=status].
 // The form is sent as it is, and the browser goes to the address that the answer redirects to.
 const form = document.getElementById("upload");
+const OTHER_FIELDS_BYTES = 100_000;
 const input = form?.querySelector("input[type=file][name=image]");
 
 function say(words) {
@@ -14,9 +15,11 @@ function say(words) {
 }
 
 function send(file) {
+  // Refused before it is sent: the answer to half a body is lost in some browsers.
   const most = Number(form.dataset.maxBytes ?? Infinity);
-  if (file.size > most) {
-    say(`${file.name} has more than ${Math.round(most / 1e6)} MB: choose a smaller picture.`);
+  if (file.size + OTHER_FIELDS_BYTES > most) {
+    say(`${file.name} has more than ${most / 1e6} MB: choose a smaller picture.`);
+    input.value = "";
     return;
   }
   say(`Searching with ${file.name}…`);
@@ -34,11 +37,19 @@ function take(transfer) {
   return true;
 }
 
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+// A picture of this page that is dragged, mostly by accident, is no file from elsewhere.
+let isOwn = false;
+const carriesFiles = (event) => !isOwn && event.dataTransfer?.types.includes("Files");
 const mark = (isOver) => document.documentElement.classList.toggle("dropping", isOver);
 
 if (input) {
   input.addEventListener("change", () => input.files[0] && send(input.files[0]));
+  addEventListener("dragstart", () => {
+    isOwn = true;
+  });
+  addEventListener("dragend", () => {
+    isOwn = false;
+  });
   addEventListener("dragover", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
@@ -49,6 +60,7 @@ if (input) {
   addEventListener("dragleave", (event) => event.relatedTarget ?? mark(false));
   addEventListener("drop", (event) => {
     mark(false);
+    if (isOwn) return;
     // A picture dragged from another page may come as an address only, and none is fetched.
     if (event.target.closest?.("input, textarea") && !carriesFiles(event)) return;
     event.preventDefault();

@@ -1,0 +1,1 @@
+"""What the service finds: rankings, listings, duplicates, why a picture matched."""

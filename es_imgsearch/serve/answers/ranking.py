@@ -1,0 +1,131 @@
+"""Rank pictures for a page, or order the relevant ones by date, size, folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from es_imgsearch.errors import UsageError
+from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.options import SearchOptions
+from es_imgsearch.search.query import Weighted
+from es_imgsearch.search.results import count_facets
+from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
+
+_DATES: Final = ("taken_local", "taken_at", "modified_at")
+_ORDERED_BY: Final = (*_DATES, "width", "height")
+# A search of 1,000 takes four times as long.
+_FUSED_DEPTH: Final = 300
+
+# Positive and negative ones.
+Queries: TypeAlias = tuple[Sequence[Weighted], Sequence[Weighted]]
+
+
+def find_first(
+    client: ImageSearch,
+    request: SearchRequest,
+    queries: Queries,
+    count: int,
+    fields: Sequence[str] | None = None,
+) -> Hits:
+    """Return the first hits with these stored fields, in the order of the request."""
+    in_order = request.sort != "relevance"
+    wanted = request.model_copy(update={"k": MOST_HITS if in_order else count, "sort": "relevance"})
+    extra: SearchOptions = {}
+    if fields is not None:
+        extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
+    hits = find(client, wanted, queries, 0, extra)
+    return _in_order(hits, request.sort, 0, count) if in_order else hits
+
+
+def find(
+    client: ImageSearch,
+    request: SearchRequest,
+    queries: Queries,
+    offset: int,
+    extra: SearchOptions | None = None,
+) -> Hits:
+    """Return hits from an offset on: of all, or of the relevant ones in another order."""
+    positive, negative = queries
+    depth = _depth(client, request, offset)
+    options = request.options() | (extra or {})
+    chosen = request.num_candidates
+    if chosen is not None and chosen >= request.k:
+        options["num_candidates"] = max(chosen, depth)
+    elif chosen is not None and request.mode != "text" and not request.exact:
+        raise UsageError(
+            f"num_candidates is {chosen} but must be at least k, which is {request.k}."
+        )
+    if request.sort != "relevance":
+        found = client.search(positive, negative, depth, **options)
+        return _in_order(found, request.sort, offset, request.k)
+    end = min(offset + request.k, MOST_HITS)
+    # Facets count the hits up to the end of the page.
+    start = 0 if request.facets else offset
+    if depth < end:
+        found = _beyond(client, depth, request.collapse, queries, options)[start:end]
+    else:
+        options |= {"offset": start, "size": end - start}
+        found = client.search(positive, negative, depth, **options)
+    if not request.facets:
+        return found
+    page = found[offset - start :]
+    page.facets = count_facets([each.fields for each in found], request.facets)
+    return page
+
+
+def _beyond(
+    client: ImageSearch, depth: int, collapse: bool, queries: Queries, options: SearchOptions
+) -> Hits:
+    """Return the hits of a ranking of this depth, then those of a deeper one."""
+    positive, negative = queries
+    first = client.search(positive, negative, depth, **options)
+    if len(first) < depth:
+        return first
+    if "num_candidates" in options:
+        options |= {"num_candidates": max(options["num_candidates"] or 0, MOST_HITS)}
+    deeper = client.search(positive, negative, MOST_HITS, **options)
+    known = {_identity(each, collapse) for each in first}
+    others = [each for each in deeper if _identity(each, collapse) not in known]
+    hits = [*first, *others][:MOST_HITS]
+    return Hits(hits, first.took_ms + deeper.took_ms, first.queries, notes=first.notes)
+
+
+def _depth(client: ImageSearch, request: SearchRequest, offset: int) -> int:
+    """Return how many hits are ranked, of which a page is part, or behind which.
+
+    Where several rankings are fused, or the hits of one are ordered again, the order depends
+    on that number: all pages take the same one, so that none repeats or skips a hit.
+    """
+    if request.sort != "relevance":
+        return MOST_HITS
+    is_fused = request.mode != "vector" and bool(request.words)
+    if is_fused or client.info.meta.reduction is not None:
+        return _FUSED_DEPTH
+    return min(offset + request.k, MOST_HITS)
+
+
+def _identity(hit: Hit, collapse: bool) -> str:
+    return str(hit.fields.get("content_id", hit.image_id)) if collapse else hit.image_id
+
+
+def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
+    """Sort the relevant hits, or all where relevance is not known."""
+    relevant = [
+        each
+        for each in hits
+        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
+    ]
+
+    def taken(hit: Hit) -> str:
+        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
+
+    if order in {"newest", "oldest"}:
+        relevant.sort(key=taken, reverse=order == "newest")
+    elif order == "largest":
+        relevant.sort(key=lambda hit: -hit.fields.get("width", 0) * hit.fields.get("height", 0))
+    else:
+        relevant.sort(key=lambda hit: (hit.root, hit.relative_path))
+    page = relevant[offset : offset + size]
+    return Hits(page, hits.took_ms, hits.queries, notes=hits.notes, facets=hits.facets)

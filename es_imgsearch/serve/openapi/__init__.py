@@ -1,0 +1,1 @@
+"""The description of the API, `/openapi.json`: errors, examples, who may ask."""
