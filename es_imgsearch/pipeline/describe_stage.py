@@ -87,7 +87,7 @@ class DescribeStage:
             else:
                 self._emit(item)
 
-    def renewed(self, outdated: Sequence[PendingWrite]) -> list[PendingWrite]:
+    def _renewed(self, outdated: Sequence[PendingWrite]) -> list[PendingWrite]:
         """Make the documents again that others wrote meanwhile.  Raises Stopped."""
         results = [each.result for each in outdated if each.result is not None]
         carried = self._carried.of([_embedded_picture(each) for each in results])
@@ -116,7 +116,7 @@ class DescribeStage:
         )
         write = Write(job.change.image_id, document=document, version=carried.version)
         fallback = partial(self._instead, result, carried)
-        return PendingWrite(job, write, result, fallback, carried.moved_from)
+        return PendingWrite(job, write, result, fallback, carried.moved_from, self._renewed)
 
     def _instead(self, result: EmbedResult, carried: Carried, error: StoreError) -> PendingWrite:
         """Drop refused fields, those of describers; return a failure without any."""

@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
@@ -178,7 +178,8 @@ class PendingWrite:
     """A job's document that is ready to write.
 
     `fallback` returns the document to write if Elasticsearch refuses this one; it is None for a
-    failure, and so is `result`.  `moved_from` is the path from which the file was moved, if it was.
+    failure, and so are `result` and `renewed`, which makes documents again of which others stored
+    another version meanwhile.  `moved_from` is the path from which the file was moved, if it was.
     """
 
     job: Job
@@ -186,6 +187,7 @@ class PendingWrite:
     result: EmbedResult | None = None
     fallback: Callable[[StoreError], PendingWrite] | None = None
     moved_from: str | None = None
+    renewed: Callable[[Sequence[PendingWrite]], Sequence[PendingWrite]] | None = None
 
     @property
     def signature(self) -> FileSignature:

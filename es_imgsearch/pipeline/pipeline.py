@@ -109,7 +109,6 @@ class Pipeline:
             lambda writes: store.documents.write(writes),
             lambda ids: store.documents.states(ids),
             is_writable=lambda image_id: store.documents.is_writable(image_id),
-            renewed=lambda outdated: describing.renewed(outdated),
             emit=acknowledging.put,
             outage=self.outage,
             stopping=self.stopping,

@@ -49,19 +49,16 @@ class WriteStage:
         states: Callable[[Sequence[str]], Mapping[str, FileState]],
         *,
         is_writable: Callable[[str], bool],
-        renewed: Callable[[Sequence[PendingWrite]], Sequence[PendingWrite]],
         emit: Callable[[PendingWrite | Unembedded | Kept], None],
         outage: Outage,
         stopping: threading.Event,
     ) -> None:
         """`states` looks up the stored states of the pictures, of these ids, in the index.
 
-        `is_writable` returns True if something small can be written where an id goes; `renewed`
-        makes documents again of which another version was stored meanwhile.
+        `is_writable` returns True if something small can be written where an id goes.
         """
         self._bulk = bulk
         self._states = states
-        self._renewed = renewed
         self._emit = emit
         self._outage = outage
         self._stopping = stopping
@@ -95,7 +92,7 @@ class WriteStage:
         for ready, error in self._writer.write(self._without_stored(batch), self._queued):
             if error is None:
                 self._emit(ready)
-            elif ready.result is not None and is_conflict(error):
+            elif ready.renewed is not None and is_conflict(error):
                 self._outdated.append(ready)
             elif ready.fallback is not None:
                 self._queue.put(ready.fallback(error))
@@ -113,8 +110,8 @@ class WriteStage:
     def _renew(self) -> None:
         """Queue what others wrote meanwhile once more."""
         outdated, self._outdated = self._outdated, []
-        if outdated:
-            for ready in self._renewed(outdated):
+        if outdated and (renewed := outdated[0].renewed) is not None:
+            for ready in renewed(outdated):
                 self._queue.put(ready)
 
     def _without_stored(self, batch: Sequence[PendingWrite]) -> list[PendingWrite]:
