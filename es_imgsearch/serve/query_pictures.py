@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from PIL import Image
 
@@ -31,6 +31,7 @@ _SIDE_PIXELS: Final = 1600
 # 40 pictures of 1600 x 1200 take 230 MB.
 _MOST_KEPT: Final = 40
 _KEPT_SECONDS: Final = 3600
+_MOST_ORIGINALS: Final = 10
 
 Box = tuple[float, float, float, float]
 
@@ -82,6 +83,10 @@ class Upload(NamedTuple):
         return suffix if suffix in PICTURE_SUFFIXES else ""
 
 
+# By key, the one used last at the end: when it was sent, and the picture.
+_Kept: TypeAlias = OrderedDict[str, tuple[float, QueryFile]]
+
+
 class QueryPictures:
     """Decode uploads and keep them under their hash.  Thread-safe."""
 
@@ -93,7 +98,8 @@ class QueryPictures:
         )
         self._workers = ReadWorkers(plan, 1)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[float, QueryFile]] = OrderedDict()
+        self._kept: _Kept = OrderedDict()
+        self._originals: _Kept = OrderedDict()
 
     def close(self) -> None:
         """End the reading process."""
@@ -102,12 +108,12 @@ class QueryPictures:
     def put(self, upload: Upload) -> str:
         """Decode and keep a picture; return its hash.  Raises QueryPictureInvalid."""
         key = hashlib.sha256(upload.content).hexdigest()[:32]
-        self._keep(key, self._find(key) or self.decode(upload))
+        self._keep(self._kept, key, self._find(self._kept, key) or self.decode(upload))
         return key
 
     def get(self, key: str) -> QueryFile:
         """Return one of the last 40 pictures, of the last hour.  Raises ImageMissing."""
-        if (found := self._find(key)) is None:
+        if (found := self._find(self._kept, key)) is None:
             raise ImageMissing("That picture is kept no longer: send it again.")
         return found
 
@@ -116,9 +122,7 @@ class QueryPictures:
 
         Raises ImageMissing if it is gone, ReadError if it cannot be read.
         """
-        # No hash of an upload has a blank.
-        key = f"stored {content_id}"
-        if (kept := self._find(key)) is not None:
+        if (kept := self._find(self._originals, content_id)) is not None:
             return kept
         with timed("decode"):
             ((_, outcome),) = self._workers.read_each([str(path)])
@@ -128,22 +132,26 @@ class QueryPictures:
             raise ImageMissing(f"The original of {image_id!r} is gone or being written.")
         found = _query_file(outcome)
         if outcome.content_id == content_id:
-            self._keep(key, found)
+            self._keep(self._originals, content_id, found)
         return found
 
-    def _keep(self, key: str, found: QueryFile) -> None:
+    def _keep(self, kept: _Kept, key: str, found: QueryFile) -> None:
+        most = _MOST_KEPT if kept is self._kept else _MOST_ORIGINALS
         with self._lock:
-            self._kept[key] = time.monotonic(), found
-            self._kept.move_to_end(key)
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
+            kept[key] = time.monotonic(), found
+            kept.move_to_end(key)
+            while len(kept) > most:
+                kept.popitem(last=False)
 
-    def _find(self, key: str) -> QueryFile | None:
+    def _find(self, kept: _Kept, key: str) -> QueryFile | None:
         with self._lock:
-            sent_at, found = self._kept.get(key, (0.0, None))
-            if found is not None and time.monotonic() - sent_at > _KEPT_SECONDS:
-                del self._kept[key]
+            sent_at, found = kept.get(key, (0.0, None))
+            if found is None:
                 return None
+            if time.monotonic() - sent_at > _KEPT_SECONDS:
+                del kept[key]
+                return None
+            kept.move_to_end(key)
             return found
 
     def decode(self, upload: Upload) -> QueryFile:

@@ -21,6 +21,8 @@ from es_imgsearch.serve.query_pictures import QueryFile
 
 MOST_HITS: Final = 1000
 _MOST_TERMS: Final = 50
+# A page of the gallery has 60 hits, which may all be selected.
+_MOST_EXAMPLES: Final = 100
 _LONGEST_TEXT: Final = 2000
 _WEIGHTED: Final = "may end in ^NUMBER, its weight"
 _WEIGHT: Final = re.compile(
@@ -76,12 +78,16 @@ class SearchRequest(BaseModel):
         description=f"words that hits should be unlike; {_WEIGHTED}",
     )
     like: list[str] = Field(
-        [], max_length=_MOST_TERMS, description=f"image_ids of stored pictures; {_WEIGHTED}"
+        [], max_length=_MOST_EXAMPLES, description=f"image_ids of stored pictures; {_WEIGHTED}"
     )
     unlike: list[str] = Field(
         [], max_length=_MOST_TERMS, description=f"image_ids to be unlike; {_WEIGHTED}"
     )
-    image: str = Field("", description="hash of a picture that was sent before")
+    image: str = Field(
+        "",
+        pattern="^([0-9a-f]{32})?$",
+        description="hash of a picture that was sent before",
+    )
     box: _Box = None
     filter: list[_Text] = Field(
         [],
@@ -224,7 +230,7 @@ def read_cursor(request: SearchRequest, generation: str) -> int:
     try:
         padded = request.cursor + "=" * (-len(request.cursor) % 4)
         offset, digest, made_in = json.loads(base64.urlsafe_b64decode(padded))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise CursorOutdated("That is no cursor: send `next` of an answer, as it is.") from None
     if digest != request.digest():
         raise CursorOutdated("The cursor is of another search: leave it out to begin this one.")

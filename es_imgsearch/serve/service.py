@@ -13,7 +13,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, StoreBusy, TextUnsupported
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
-from es_imgsearch.records import unit
+from es_imgsearch.records import is_text, unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.query import Weighted, parse_terms, text_terms
@@ -43,6 +43,8 @@ from es_imgsearch.settings import Settings
 if TYPE_CHECKING:
     from PIL import Image
 
+# In bytes; Elasticsearch has no longer ids, and a letter has up to four.
+_LONGEST_ID: Final = 128
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
 
@@ -186,6 +188,12 @@ class SearchService:
         """Count the files of each content."""
         listings = self._client.store.listings
         return Counter(content for content, _ in listings.ids_by_content(content_ids))
+
+    def names(self, image_ids: Sequence[str]) -> dict[str, str]:
+        """Return the file names of stored pictures by image_id."""
+        ids = [each for each in image_ids if is_text(each) and 0 < len(each) <= _LONGEST_ID]
+        found = self._client.store.documents.stored_fields(ids, ["image_name"]) if ids else {}
+        return {each: str(fields.get("image_name", each)) for each, fields in found.items()}
 
     def ids_of_content(self, content_id: str) -> list[str]:
         """Return the image_ids of the files with this content."""

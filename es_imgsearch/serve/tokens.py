@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.serve.problems import problem
+from es_imgsearch.serve.traffic.access_log import is_secret
 from es_imgsearch.serve.traffic.root_path import route_path
 
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -79,6 +80,12 @@ def _hash(token: str) -> str:
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
+def without_secrets(query: str) -> str:
+    """Leave out parameters whose names are those of secrets: they belong into a header."""
+    pairs = query.split("&") if query else []
+    return "&".join(each for each in pairs if not is_secret(each.partition("=")[0]))
+
+
 class KnownTokens:
     """The hashes of the tokens that are let in."""
 
@@ -118,7 +125,8 @@ class TokenGuard:
         )
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             root = scope.get("root_path", "")
-            path = route_path(scope) + (f"?{request.url.query}" if request.url.query else "")
+            query = without_secrets(request.url.query)
+            path = route_path(scope) + (f"?{query}" if query else "")
             refusal = RedirectResponse(
                 f"{root}{LOGIN_PATH}?{urlencode({'next': path})}", HTTPStatus.SEE_OTHER
             )

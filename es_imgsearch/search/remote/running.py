@@ -9,11 +9,14 @@ is gone, so its file is known to be stale without a request to whoever has its p
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import re
+import secrets
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -27,6 +30,10 @@ from es_imgsearch.settings import without_password
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
+
+# Half a second.
+_LOCK_TRIES: Final = 10
+_LOCK_PAUSE_SECONDS: Final = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +67,10 @@ def announced(settings: Settings, address: str, port: int, *, needs_token: bool)
         yield
         return
     path = runtime_folder() / f"serve-{port}.json"
+    salt = secrets.token_hex(16)
     content = {
+        "salt": salt,
+        "access": _digest_of_access(settings, salt),
         "pid": os.getpid(),
         "url": f"http://{host}:{port}",
         "needs_token": needs_token,
@@ -87,12 +97,22 @@ def _locked(path: Path) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
         os.fchmod(descriptor, 0o600)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; a command that looks if somebody holds it has it for a moment."""
+    for _ in range(_LOCK_TRIES - 1):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_PAUSE_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def open_running(settings: Settings) -> ServiceSearch | None:
@@ -122,7 +142,14 @@ def find_running(settings: Settings) -> str | None:
             is_open = settings.service_token is not None or not found.get("needs_token", True)
             url = found.get("url")
             is_near = isinstance(url, str) and _NEAR.fullmatch(url)
-            if is_near and is_open and all(found.get(name) == wanted[name] for name in wanted):
+            access = _digest_of_access(settings, str(found.get("salt")))
+            is_same = found.get("access") == access
+            if (
+                is_near
+                and is_open
+                and is_same
+                and all(found.get(name) == wanted[name] for name in wanted)
+            ):
                 return str(url)
     return None
 
@@ -163,3 +190,9 @@ def _what_hits_depend_on(settings: Settings) -> dict[str, Any]:
         "originals": None if settings.originals is None else os.fspath(settings.originals),
         "log_searches": settings.log_searches,
     }
+
+
+def _digest_of_access(settings: Settings, salt: str) -> str:
+    """Return a hash of the key and the address: others may see other pictures."""
+    access = json.dumps([salt, settings.es_url, settings.es_api_key])
+    return hashlib.sha256(access.encode("utf-8", "surrogatepass")).hexdigest()

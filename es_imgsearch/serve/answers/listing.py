@@ -16,14 +16,23 @@ from es_imgsearch.settings import Settings
 MOST_LISTED: Final = 10_000
 
 
+# As the dates that are shown: when it was taken, or else when its file changed.
+_DATE_SCRIPT: Final = """
+for (name in ['taken_local', 'taken_at', 'modified_at']) {
+  if (doc.containsKey(name) && doc[name].size() > 0) {
+    return doc[name].value.toInstant().toEpochMilli();
+  }
+}
+return 0;
+"""
+
+
 def _by_date(order: str) -> list[dict[str, Any]]:
-    names = ("taken_local", "modified_at")
-    ends = {"order": order, "missing": "_last", "unmapped_type": "date"}
-    return [{name: ends} for name in names]
+    return [{"_script": {"type": "number", "order": order, "script": {"source": _DATE_SCRIPT}}}]
 
 
 _ORDERS: Final[Mapping[str, list[dict[str, Any]]]] = {
-    "relevance": _by_date("desc"),
+    "relevance": [{"indexed_at": {"order": "desc", "missing": "_last", "unmapped_type": "date"}}],
     "newest": _by_date("desc"),
     "oldest": _by_date("asc"),
     "largest": [{"size_bytes": {"order": "desc", "missing": "_last"}}],
@@ -40,8 +49,8 @@ def list_pictures(
 ) -> Hits:
     """Return `request.k` pictures that meet the filters; scores are 0.
 
-    Sorts by date, the newest first, unless the request names another order; `largest` is by the
-    size of the file.
+    Those that were indexed last come first unless the request names another order; `largest` is by
+    the size of the file.
     """
     info = client.info
     clauses, notes = clauses_of(client, settings, request)

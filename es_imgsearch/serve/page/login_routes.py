@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 
+from es_imgsearch.records import is_text
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.rendering import redirected, rendered
 from es_imgsearch.serve.routes import add_get
@@ -38,7 +39,7 @@ class LoginRoutes:
         """Set the cookie, and go on to the page that was asked for."""
         async with request.form(max_files=0, max_fields=2) as form:
             token, after = str(form.get("token", "")), str(form.get("next", "/"))
-        if not self._tokens.has(token):
+        if not (is_text(token) and is_text(after) and self._tokens.has(token)):
             return _form(request, after, is_wrong=True)
         # Only a page of this service: `//host` and `/\\host` lead to another one.
         is_own = after.startswith("/") and not after.startswith(("//", "/\\"))
@@ -63,4 +64,5 @@ class LoginRoutes:
 
 def _form(request: Request, after: str, *, is_wrong: bool = False) -> Response:
     status = HTTPStatus.UNAUTHORIZED if is_wrong else HTTPStatus.OK
+    after = after if is_text(after) else "/"
     return rendered(request, "login.html", {"after": after, "is_wrong": is_wrong}, status)

@@ -9,10 +9,12 @@ from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
 from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.records import is_text
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.rendering import (
     STATIC_PATH,
     failed,
+    load_templates,
     page,
     redirected,
     static_files,
@@ -31,6 +33,7 @@ class PageRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes; none is in the description of the API."""
+        load_templates()
         app.mount(STATIC_PATH, static_files())
         hidden: dict[str, Any] = {"include_in_schema": False, "response_class": HTMLResponse}
         add_get(app, "/", self.search, **hidden)
@@ -57,6 +60,8 @@ class PageRoutes:
                 return failed(request, UsageError("Choose a picture first."))
             upload = Upload(await file.read(), file.filename or "")
             others = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        if not all(is_text(each) for pair in others for each in pair):
+            return failed(request, UsageError("A field of the form is not valid Unicode."))
         try:
             key = await run_in_threadpool(self._service.keep_picture, upload)
         except ImgSearchError as error:

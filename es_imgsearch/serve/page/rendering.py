@@ -17,6 +17,8 @@ from starlette.staticfiles import StaticFiles
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.problems import status_of
+from es_imgsearch.serve.tokens import COOKIE
+from es_imgsearch.serve.traffic.access_log import is_secret
 
 _STATIC: Final = Path(__file__).with_name("static")
 _POLICY: Final = "; ".join(
@@ -93,6 +95,7 @@ def rendered(
         "root": root,
         "static": f"{root}{STATIC_PATH}",
         "max_body_bytes": request.app.state.max_body_bytes,
+        "is_signed_in": COOKIE in request.cookies,
     }
     text = _environment().get_template(template).render(common, **shown)
     headers = dict(HEADERS)
@@ -112,11 +115,19 @@ def failed(request: Request, error: ImgSearchError, address: Address | None = No
     status = status_of(error)
     shown = {
         "address": address or Address("/", ()),
+        # Not a token that was sent in the address by mistake.
+        "asked": [] if address is None else [p for p in address.pairs if not is_secret(p[0])],
         "message": str(error),
         "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
         "is_missing": status == HTTPStatus.NOT_FOUND,
     }
     return rendered(request, "error.html", shown, status)
+
+
+def load_templates() -> None:
+    """Read all templates: another release may take the place of this one's files."""
+    for name in _environment().list_templates():
+        _environment().get_template(name)
 
 
 @cache
@@ -129,4 +140,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         # Else each page looks at the dates of its templates.
         auto_reload=False,
+        cache_size=-1,
     )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from es_imgsearch.errors import ImageMissing, UsageError
+from es_imgsearch.errors import UsageError
 from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.answers.listing import MOST_LISTED
@@ -160,11 +160,4 @@ def _part_of(
 
 def _names(service: SearchService, request: SearchRequest) -> dict[str, str]:
     """Return the file names of the stored pictures that the request names."""
-    names = {}
-    for each in [*request.like, *request.unlike]:
-        image_id = each.partition("^")[0]
-        try:
-            names[image_id] = str(service.picture(image_id).get("image_name", image_id))
-        except ImageMissing:
-            continue
-    return names
+    return service.names([each.partition("^")[0] for each in [*request.like, *request.unlike]])

@@ -33,6 +33,11 @@ class AccessLog:
         )
 
 
+def is_secret(name: str) -> bool:
+    """Whether a parameter of this name may hold a token or a password."""
+    return any(each in name.lower() for each in _SECRETS)
+
+
 def _plain(text: str) -> str:
     """Text of a header as one word: a proxy may send anything as an address."""
     return quote(text[:100], safe=":[]._-") or "-"
@@ -42,9 +47,6 @@ def _shown_query(query: bytes) -> str:
     """Return the parameters, encoded as in an address; secrets as `...`."""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="utf-8")
     return urlencode(
-        [
-            (name, "..." if any(s in name.lower() for s in _SECRETS) else value)
-            for name, value in pairs
-        ],
+        [(name, "..." if is_secret(name) else value) for name, value in pairs],
         errors="replace",
     )

@@ -22,9 +22,10 @@ function record(box) {
   );
 }
 
-// RFC 4180.
+// RFC 4180; a spreadsheet does not take text for a formula.
 function csv(records) {
-  const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+  const plain = (value) => (/^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : value);
+  const quoted = (value) => `"${plain(String(value ?? "")).replaceAll('"', '""')}"`;
   const names = Object.keys(FIELDS).filter((name) => records.some((each) => name in each));
   const rows = [names, ...records.map((each) => names.map((name) => each[name]))];
   return rows.map((row) => row.map(quoted).join(",") + "\r\n").join("");
