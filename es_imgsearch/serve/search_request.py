@@ -83,11 +83,7 @@ class SearchRequest(BaseModel):
     unlike: list[str] = Field(
         [], max_length=_MOST_TERMS, description=f"image_ids to be unlike; {_WEIGHTED}"
     )
-    image: str = Field(
-        "",
-        pattern="^([0-9a-f]{32})?$",
-        description="hash of a picture that was sent before",
-    )
+    image: str = Field("", description="hash of a picture that was sent before")
     box: _Box = None
     filter: list[_Text] = Field(
         [],

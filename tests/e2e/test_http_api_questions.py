@@ -469,7 +469,7 @@ def test_pages_of_dates_in_words(client: TestClient, settings: Settings) -> None
 
 
 def test_dates_that_cannot_be_read(client: TestClient, run: Run, folder: Path) -> None:
-    for words in ({"when": "xmas"}, {"when": ""}, {"when": "next week"}, {"when": "x" * 5000}):
+    for words in ({"when": "xmas"}, {"when": ""}, {"when": "next week"}, {"when": "x" * 1500}):
         answer = client.get("/api/v1/search", params={"q": "a", **words})
         assert "says no dates: write today, yesterday" in refusal(answer, 400)
         refusal(client.get("/api/v1/facets", params={"fields": "root", **words}), 400)
