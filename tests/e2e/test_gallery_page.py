@@ -135,6 +135,34 @@ def test_a_filter_is_added_and_removed_by_links(client: TestClient):
     assert all(int(each, 16) % 2 for each in ids(crumbs))
 
 
+def test_a_second_value_never_widens_the_search(client: TestClient):
+    inside = client.get("/?q=red&filter=folder:deep")
+    assert "/?q=red&filter=folder:deep/1" in links(inside)
+    assert "/?q=red&filter=folder:deep&filter=folder:deep/1" not in links(inside)
+    odd = client.get("/?q=red&filter=tags:odd")
+    assert not any("filter=tags:odd&filter=tags:" in each for each in links(odd))
+    # What is left out narrows it further.
+    assert any("filter=tags:odd&filter=-tags:" in each for each in links(odd))
+
+
+def test_what_is_sorted_is_as_relevant_as_was_asked(client: TestClient):
+    least = "/?q=red&mode=vector&min_relevance=0.01"
+    best_first = {*ids(client.get(least)), *ids(client.get(f"{least}&page=2"))}
+    newest = {
+        *ids(client.get(f"{least}&sort=newest")), *ids(client.get(f"{least}&sort=newest&page=2"))
+    }  # fmt: skip
+    assert best_first == newest
+    assert best_first
+
+
+def test_pictures_like_all_of_a_page(client: TestClient):
+    shown = ids(client.get("/"))
+    assert len(shown) == 60
+    answer = client.get("/", params=[("like", each) for each in shown])
+    assert ids(answer)
+    assert answer.text.count("<b>like</b>") == 60
+
+
 def test_scores_are_shown_on_demand(client: TestClient):
     assert "score 0." not in re.sub(r'title="[^"]*"', "", client.get("/?q=red").text)
     assert len(re.findall(r">score -?\d[.]\d{3}<", client.get("/?q=red&scores=1").text)) == 60
@@ -224,6 +252,16 @@ def test_what_is_no_picture_is_refused_on_a_page(client: TestClient, content: by
     assert client.post("/queries", data={"q": "x"}).status_code == 400
 
 
+def test_a_form_of_another_character_set(client: TestClient, tmp_path: Path):
+    body = (
+        b'--x\r\ncontent-disposition: form-data; name="q"\r\n\r\n+2AA-\r\n'
+        b'--x\r\ncontent-disposition: form-data; name="image"; filename="x.png"\r\n\r\n'
+        b"no\r\n--x--\r\n"
+    )
+    kind = "multipart/form-data; boundary=x; charset=utf-7"
+    assert client.post("/queries", content=body, headers={"content-type": kind}).status_code == 400
+
+
 def test_a_page_allows_only_what_comes_from_here(client: TestClient):
     page = client.get("/")
     policy = page.headers["content-security-policy"]
@@ -244,6 +282,8 @@ def test_a_browser_signs_in_with_a_token(settings: Settings, files: PictureFiles
         asked = client.get("/?q=red", headers={"accept": "text/html"})
         assert asked.headers["location"] == "/login?next=%2F%3Fq%3Dred"
         assert client.get("/api/v1/status").status_code == 401
+        mistaken = client.get("/?q=red&token=abc123", headers={"accept": "text/html"})
+        assert "abc123" not in mistaken.headers["location"]
         form = client.get(asked.headers["location"])
         assert form.status_code == 200
         assert client.get(re.findall(r'href="([^"]*style.css)"', form.text)[0]).status_code == 200
@@ -259,5 +299,6 @@ def test_a_browser_signs_in_with_a_token(settings: Settings, files: PictureFiles
         for elsewhere in ("//evil.example/", "/\\evil.example", "https://evil.example", "x"):
             sent = client.post("/login", data={"token": token, "next": elsewhere})
             assert sent.headers["location"] == "/"
+        assert 'action="/logout"' in client.get("/").text
         client.post("/logout")
         assert client.get("/api/v1/status").status_code == 401

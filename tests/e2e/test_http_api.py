@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -121,6 +122,30 @@ def test_the_same_search_by_parameters_json_and_form(client: TestClient) -> None
     by_form = client.post("/api/v1/search", data=asked)
     assert names(by_get) == names(by_json) == names(by_form)
     assert {*names(by_get)} == {"motorcycle_left.png", "motorcycle_right.png"}
+
+
+def test_a_cursor_that_is_nested_deeply_is_none(client: TestClient):
+    cursor = base64.urlsafe_b64encode(b"[" * 1490).decode()
+    answer = client.get("/api/v1/search", params={"q": "cat", "cursor": cursor})
+    assert answer.status_code == 400
+    assert "no cursor" in answer.json()["detail"]
+
+
+def test_filters_without_number_are_refused_at_once(client: TestClient):
+    filters = {f"f{n}": 1 for n in range(1000)}
+    asked = {"positive": [{"text": "a"}], "options": {"filters": filters}}
+    assert client.post("/api/v1/search-by-examples", json=asked).status_code in {400, 422}
+
+
+def test_stored_pictures_take_no_place_of_sent_ones(client: TestClient, photographs: Path):
+    content = (photographs / "coffee.png").read_bytes()
+    sent = client.post("/api/v1/search", files={"image": ("c.png", content, "image/png")}).json()
+    stored = client.get("/api/v1/search", params={"q": "cat", "k": 5}).json()["hits"]
+    for _ in range(9):
+        for each in stored:
+            box = {"like": each["image_id"], "box": "0,0,50,50"}
+            assert client.get("/api/v1/search", params=box).status_code == 200
+    assert client.get("/api/v1/search", params={"image": sent["image"]}).status_code == 200
 
 
 def test_a_picture_that_is_sent_finds_itself_and_is_kept(
