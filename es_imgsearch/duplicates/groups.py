@@ -115,6 +115,10 @@ class DuplicateGroup:
 
         return replace(self, pictures=tuple(sorted(self.pictures, key=order)))
 
+    def has_in(self, folder: str) -> bool:
+        """Whether a picture lies in the folder: ROOT, ROOT/FOLDER, or a path."""
+        return any(_is_in(each, folder) for each in self.pictures)
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as `duplicates --json` prints them."""
         return {

@@ -383,8 +383,14 @@ def test_a_folder_or_date_says_which_file_is_kept(client: TestClient, folder: Pa
     ages = sorted([left, copy], key=lambda each: each.stat().st_mtime_ns)
     assert kept(keep="oldest") == f"road/{ages[0].name}"
     assert kept(keep="newest") == f"road/{ages[1].name}"
-    for folder_given in ("photos/road", str(folder / "road"), "photos", "photos/road/", "nowhere"):
+    for folder_given in ("photos/road", str(folder / "road"), "photos", "photos/road/"):
         assert kept(keep="oldest", folder=folder_given) == f"road/{ages[0].name}"
+    for mistyped in ("road", "photos/raod", "nowhere"):
+        for address in ("/api/v1/duplicates", "/duplicates.sh", "/duplicates"):
+            refused = client.get(address, params={"level": "same", "folder": mistyped})
+            assert refused.status_code == 400
+            assert "No file of these groups is in" in refused.text
+            assert ("photos/road" in refused.text) == (mistyped != "nowhere")
 
 
 @pytest.mark.parametrize(

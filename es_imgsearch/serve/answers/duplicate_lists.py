@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DuplicateGroup
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import StoreBusy, UsageError
+from es_imgsearch.errors import StoreBusy, UsageError, did_you_mean
 from es_imgsearch.settings import Settings
 
 # Each picture is a search by its hash or vector, of some 3 ms.
@@ -70,6 +70,15 @@ class DuplicateList:
         return DuplicateList(groups, self.left_out, self.unconfirmed, self.is_cut)
 
 
+def _places(found: DuplicateList) -> set[str]:
+    """Return ROOT/FOLDER of every file."""
+    return {
+        f"{each.root}/{each.relative_path}".rpartition("/")[0]
+        for group in found.groups
+        for each in group.pictures
+    }
+
+
 class DuplicateLists:
     """Compare pictures one request at a time; keep the last results.  Thread-safe.
 
@@ -112,7 +121,14 @@ class DuplicateLists:
             raise ComparisonRunning(
                 "The pictures are being compared: ask again in a few seconds."
             ) from None
-        return found.keeping(request.keep, request.folder)
+        folder = request.folder
+        if folder and found.groups and not any(each.has_in(folder) for each in found.groups):
+            # Else another file would be kept than was meant, and a script would remove it.
+            raise UsageError(
+                f"No file of these groups is in {folder!r}: write ROOT, ROOT/FOLDER or an absolute"
+                f" path, or leave the folder out.{did_you_mean(folder, _places(found))}"
+            )
+        return found.keeping(request.keep, folder)
 
     def _future(self, key: tuple[Any, ...], request: DuplicateRequest) -> Future[DuplicateList]:
         with self._lock:

@@ -126,6 +126,7 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "days": contents.by_day(shown, request.sort in {"newest", "oldest"}),
         "tiles": shown,
         "summary": sentence,
+        "heading": _heading(request, bool(shown), address),
         "only_nearest": is_only_nearest,
         # The summary says it already.
         "notes": [each for each in hits.notes if each != NOTHING_FITS],
@@ -138,6 +139,19 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "query_picture": service.query_picture(request.image) if request.image else None,
         "part_of": _part_of(service, request, address),
     }
+
+
+_HEADINGS: Final = {
+    "relevance": "Indexed last", "newest": "Newest pictures", "oldest": "Oldest pictures",
+    "largest": "Largest files", "folder": "By folder",
+}  # fmt: skip
+
+
+def _heading(request: SearchRequest, has_pictures: bool, address: Address) -> str:
+    """Say what is shown without a question."""
+    if has_pictures:
+        return _HEADINGS[request.sort]
+    return "No picture meets this." if address.pairs else "No pictures yet"
 
 
 def _period(service: SearchService, request: SearchRequest) -> str:

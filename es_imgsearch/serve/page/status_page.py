@@ -52,7 +52,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "Relevance",
         "calibrated for queries by " + " and ".join(status["calibrated"])
         if status["calibrated"]
-        else "not calibrated: estimated from the index itself, once it has enough pictures",
+        else "estimated from the index itself, from 30 pictures on; not calibrated by labels",
     )
     yield (
         "Searches",
