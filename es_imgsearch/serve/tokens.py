@@ -81,7 +81,7 @@ def _hash(token: str) -> str:
 
 
 def without_secrets(query: str) -> str:
-    """Leave out parameters whose names are those of secrets: they belong into a header."""
+    """Leave out parameters that are named as secrets, which belong into a header."""
     pairs = query.split("&") if query else []
     return "&".join(each for each in pairs if not is_secret(each.partition("=")[0]))
 
