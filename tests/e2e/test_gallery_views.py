@@ -386,8 +386,8 @@ def test_a_folder_or_date_says_which_file_is_kept(client: TestClient, folder: Pa
     for folder_given in ("photos/road", str(folder / "road"), "photos", "photos/road/"):
         assert kept(keep="oldest", folder=folder_given) == f"road/{ages[0].name}"
     for mistyped in ("road", "photos/raod", "nowhere"):
-        for address in ("/api/v1/duplicates", "/duplicates.sh", "/duplicates"):
-            refused = client.get(address, params={"level": "same", "folder": mistyped})
+        for where in ("/api/v1/duplicates", "/duplicates.sh", "/duplicates"):
+            refused = client.get(where, params={"level": "same", "folder": mistyped})
             assert refused.status_code == 400
             assert "No file of these groups is in" in refused.text
             assert ("photos/road" in refused.text) == (mistyped == "photos/raod")
