@@ -77,7 +77,8 @@ class RootFiles:
                 return Presence.UNKNOWN
             return absent
         if not stat.S_ISREG(status.st_mode) or is_non_picture(FileState.of(status)):
-            return Presence.GONE
+            # In the folder under a mount point that is not mounted, it says nothing of the other.
+            return absent
         try:
             return Presence.PRESENT if self._is_listed(path) else absent
         except OSError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, StoreUnreachable
 from es_imgsearch.settings import Settings
 from tests.simulation.machine.scheduler import Scheduler, SimulatedProcess
 
@@ -114,7 +114,7 @@ class Commands:
         settings = self._settings.model_copy(update={"encoder": encoder})
         index = settings.index
 
-        def run(_command: Command) -> None:
+        def make() -> None:
             store = open_store(settings)
             kinds = ["", "-failures"] if keeps_state else ["", "-failures", "-state"]
             for kind in kinds:
@@ -122,6 +122,14 @@ class Commands:
                 for name in list(request("GET", f"/{index}{kind}-0*")):
                     request("DELETE", f"/{name}")
             create_index(store, settings)
+
+        def run(_command: Command) -> None:
+            # Who was told that Elasticsearch did not answer does it again: else there is no index.
+            while True:
+                try:
+                    return make()
+                except StoreUnreachable:
+                    self._scheduler.sleep(1.0)
 
         return self._start(f"delete {index}, init --encoder {encoder}", "host", run)
 

@@ -175,6 +175,12 @@ def test_what_was_on_a_file_system_that_is_not_mounted_any_more_is_unknown(folde
     shutil.rmtree(photos.root.path / "media")
     gone = ["disk/1.jpg", "disk/2.jpg", "disk2.jpg", "media/usb/3.jpg"]
     assert photos.run(gone).paths == ["disk2.jpg"]
+    # What stands under the mount point now says nothing of the file of that name on the disk.
+    (photos.root.path / "disk/1.jpg").write_text("no picture")
+    written = FileState.of((photos.root.path / "disk/1.jpg").stat())
+    known = {image_id("photos", "disk/1.jpg"): written}
+    assert photos.run(["disk/1.jpg"], known) == DeletionResult()
+    (photos.root.path / "disk/1.jpg").unlink()
     mounts.forget(photos.root)
     assert sorted(photos.run(gone).paths) == ["disk/1.jpg", "media/usb/3.jpg"]
 
