@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def settings_of_module(es_url: str) -> Settings:
-    return load_settings({"es_url": es_url, "index": "t-filter-values"}, environment={})
+    return load_settings(
+        {"es_url": es_url, "index": f"t-filter-values-{uuid.uuid4().hex[:12]}"}, environment={}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -85,7 +86,9 @@ DOCUMENTS = list(documents())
 
 @pytest.fixture(scope="module")
 def store(es_url: str) -> Iterator[Store]:
-    settings = load_settings({"es_url": es_url, "index": "t-filters"}, environment={})
+    settings = load_settings(
+        {"es_url": es_url, "index": f"t-filters-{uuid.uuid4().hex[:12]}"}, environment={}
+    )
     made = Store(connect(settings), settings.index)
     made.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     random = np.random.default_rng(0)
