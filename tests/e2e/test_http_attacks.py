@@ -408,9 +408,12 @@ def test_ten_megabytes_of_text(client: httpx.Client, site: str) -> None:
     for path in ("/api/v1/search", "/"):
         assert "POST" in refused(raw(site, f"{path}?q={text}"), 431)
     refused(raw(site, "/healthz", headers=f"X: {text}\r\n"), 431)
-    assert "at most 2000 long" in refused(client.post("/api/v1/search", json={"q": text}), 400)
-    assert "at most 2000 long" in refused(
-        client.post("/api/v1/encode", json={"texts": [text]}), 400
+    too_long = "a" * MEGABYTE
+    for path, sent in (("search", {"q": too_long}), ("encode", {"texts": [too_long]})):
+        answer = client.post(f"/api/v1/{path}", json=sent)
+        assert "at most 2000 long" in refused(answer, 400)
+    assert "The JSON is longer than 4 MB" in refused(
+        client.post("/api/v1/search", json={"q": text}), 400
     )
     asked = {"searches": [{"q": text}]}
     assert "at most 2000 long" in refused(client.post("/api/v1/searches", json=asked), 422)
