@@ -13,7 +13,7 @@ from es_imgsearch.elastic.queries import exact_body, parse_vector, score_to_cosi
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.elastic.requests import checked_hits, search_request
 from es_imgsearch.errors import UsageError, did_you_mean
-from es_imgsearch.search.filtering.dates import local_year
+from es_imgsearch.search.filtering.dates import DATE_FIELDS, local_year
 from es_imgsearch.search.hits import LIKELY, Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import (
@@ -286,7 +286,6 @@ def with_cosines(
 
 # Computed from a date; every other facet is a field of one of these types.
 _YEAR = "year"
-_YEAR_FIELDS = ("taken_local", "taken_at", "modified_at")
 _FACET_TYPES = {"keyword", "boolean", "integer", "short", "byte", "long"}
 
 
@@ -305,7 +304,7 @@ def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any
 
 def facet_fields(names: Iterable[str]) -> set[str]:
     """List the stored fields that facets are counted from."""
-    return {field for name in names for field in (_YEAR_FIELDS if name == _YEAR else (name,))}
+    return {field for name in names for field in (DATE_FIELDS if name == _YEAR else (name,))}
 
 
 def count_facets(

@@ -7,27 +7,24 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi import Path as InPath
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
 from es_imgsearch.serve.answers.duplicate_lists import DuplicateRequest
-from es_imgsearch.serve.problems import REFERENCE, BodyUnsupported, sentences
+from es_imgsearch.serve.problems import REFERENCE, BodyUnsupported, validated
 from es_imgsearch.serve.query_pictures import Upload
-from es_imgsearch.serve.routes import add_get
-from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
+from es_imgsearch.serve.routes import ImageId, add_get
+from es_imgsearch.serve.search_request import LISTS, MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _MOST_SEARCHES: Final = 100
 # 100 vectors of 1,536 numbers, or 256 texts of 2,000 letters.
 _MOST_JSON_BYTES: Final = 4_000_000
 _MOST_TEXTS: Final = 256
-_LISTS: Final = {"q", "not", "like", "unlike", "filter", "facets"}
 
 
 class SearchAnswer(BaseModel):
@@ -229,7 +226,7 @@ async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:
             if name != "image":
                 raise UsageError(f"A picture goes into the part `image`, not {name!r}.")
             pictures.append(Upload(await value.read(), value.filename or ""))
-        elif name in _LISTS:
+        elif name in LISTS:
             asked.setdefault(name, []).append(value)
         else:
             asked[name] = value
@@ -238,8 +235,4 @@ async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:
 
 def parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
     """Check a body.  Raises UsageError, which names the field."""
-    try:
-        return model.model_validate(asked)
-    except ValidationError as error:
-        faults = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
-        raise UsageError(sentences(faults)) from None
+    return validated(model, asked, "body")

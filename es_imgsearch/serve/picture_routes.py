@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import FastAPI, Header, HTTPException, Response
-from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
 from es_imgsearch.records import FileState
 from es_imgsearch.serve.originals import disposition, kind_of, state_of
-from es_imgsearch.serve.routes import add_get
+from es_imgsearch.serve.routes import ImageId, add_get
 from es_imgsearch.serve.thumbnails import PictureFiles, Thumbnail
 
 # A picture changes when its file does; a browser asks again after this time and gets a short 304
 # response if nothing changed.
 _FRESH_SECONDS: Final = 300
-_ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _IfNoneMatch = Annotated[str | None, Header()]
 
 _NOT_KEPT: Final = {"cache-control": "no-store"}
@@ -52,15 +50,15 @@ class PictureRoutes:
         add_get(app, "/previews/{image_id}", self.preview, response_class=Response)
         add_get(app, "/images/{image_id}", self.image, response_class=Response)
 
-    def thumbnail(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
+    def thumbnail(self, image_id: ImageId, if_none_match: _IfNoneMatch = None) -> Response:
         """Return a small JPEG of a picture."""
         return _answer(self._pictures.thumbnail(image_id), if_none_match)
 
-    def preview(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
+    def preview(self, image_id: ImageId, if_none_match: _IfNoneMatch = None) -> Response:
         """Return a JPEG of at most 1600 pixels, also of formats that browsers do not show."""
         return _answer(self._pictures.preview(image_id), if_none_match)
 
-    def image(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
+    def image(self, image_id: ImageId, if_none_match: _IfNoneMatch = None) -> Response:
         """Return the file of a picture."""
         original = self._pictures.original(image_id)
         state = state_of(original.path, image_id)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -34,9 +35,11 @@ from es_imgsearch.errors import (
 logger = logging.getLogger(__name__)
 
 # After which a client may ask again, while Elasticsearch does not answer.
-_RETRY_SECONDS = 5
+RETRY_SECONDS = 5
 
 _MOST_LETTERS = 4000
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 MEDIA_TYPE = "application/problem+json"
 # Where the description of the API has the parts of a body.
@@ -54,7 +57,7 @@ def add_problems(app: FastAPI) -> None:
     @app.exception_handler(ImgSearchError)
     async def own(_: Request, error: ImgSearchError) -> JSONResponse:
         status = status_of(error)
-        headers = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else {}
+        headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
         # By its class `ImageSearch(service=…)` raises the same error.
         name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
         return problem(status, str(error), {**headers, ERROR_HEADER: name.__name__})
@@ -92,6 +95,15 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     # An unexpected error passes no middleware.
     given = {"x-content-type-options": "nosniff", **(headers or {})}
     return JSONResponse(problem_of(status, detail), status, given, MEDIA_TYPE)
+
+
+def validated(model: type[_Model], asked: Mapping[str, Any], place: str) -> _Model:
+    """Check values from a place such as query or body.  Raises UsageError."""
+    try:
+        return model.model_validate(asked)
+    except ValidationError as error:
+        faults = [{**each, "loc": (place, *each["loc"])} for each in error.errors()]
+        raise UsageError(sentences(faults)) from None
 
 
 def sentences(errors: Sequence[Mapping[str, Any]]) -> str:

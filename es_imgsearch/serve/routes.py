@@ -1,11 +1,14 @@
-"""Register routes that answer GET, and HEAD with the same headers."""
+"""What routes share: GET with HEAD, the id of a picture, addresses behind a proxy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
+from fastapi import Path as InPath
+
+ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 
 
 def add_get(app: FastAPI, path: str, answer: Callable[..., Any], **options: Any) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from datetime import date
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -184,6 +184,14 @@ class SearchRequest(BaseModel):
         """Hash of what is searched for, to which a cursor is bound."""
         asked = self.model_dump_json(exclude={"cursor", "k", "facets", "explain"})
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+# Names that may stand several times in an address or a form.
+LISTS: Final = frozenset(
+    each.alias or name
+    for name, each in SearchRequest.model_fields.items()
+    if get_origin(each.annotation) is list
+)
 
 
 def weighted(text: str) -> tuple[str, float]:

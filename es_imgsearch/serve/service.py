@@ -172,7 +172,7 @@ class SearchService:
         return {**knn, **({"filter": clauses} if clauses else {})}
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
-        """Return pictures that meet the filters without a query, the newest first."""
+        """Return pictures that meet the filters without a query, those indexed last first."""
         request = self.dated(request)
         return list_pictures(self._client, self._settings, request, offset, fields)
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.serve.problems import problem
+from es_imgsearch.serve.routes import url
 from es_imgsearch.serve.traffic.access_log import is_secret
 from es_imgsearch.serve.traffic.root_path import route_path
 
@@ -124,12 +125,10 @@ class TokenGuard:
             {"www-authenticate": "Bearer"},
         )
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-            root = scope.get("root_path", "")
             query = without_secrets(request.url.query)
             path = route_path(scope) + (f"?{query}" if query else "")
-            refusal = RedirectResponse(
-                f"{root}{LOGIN_PATH}?{urlencode({'next': path})}", HTTPStatus.SEE_OTHER
-            )
+            where = f"{LOGIN_PATH}?{urlencode({'next': path})}"
+            refusal = RedirectResponse(url(request, where), HTTPStatus.SEE_OTHER)
         await refusal(scope, receive, send)
 
     def _is_let_in(self, scope: Scope) -> bool:

@@ -19,6 +19,8 @@ from es_imgsearch.errors import FilterInvalid
 
 Clause: TypeAlias = dict[str, Any]
 
+# When a picture was taken by the camera's clock or as a moment, or else its file changed.
+DATE_FIELDS: Final = ("taken_local", "taken_at", "modified_at")
 TAKEN_FIELDS: Final = frozenset({"taken_at", "taken_local"})
 
 _DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
@@ -54,6 +56,11 @@ def since_until_clause(since: Any, until: Any) -> Clause:
             _without(TAKEN_FIELDS, _range("modified_at", low, high)),
         ),
     )
+
+
+def date_of(document: Mapping[str, Any]) -> str:
+    """Return when a picture was taken, or else its file changed; "" if unknown."""
+    return next((str(document[each]) for each in DATE_FIELDS if document.get(each)), "")
 
 
 def local_year(document: Mapping[str, Any]) -> str | None:

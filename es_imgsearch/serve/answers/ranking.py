@@ -7,14 +7,14 @@ from typing import Final, TypeAlias
 
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.search.filtering.dates import DATE_FIELDS, date_of
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Weighted
 from es_imgsearch.search.results import count_facets
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 
-_DATES: Final = ("taken_local", "taken_at", "modified_at")
-_ORDERED_BY: Final = (*_DATES, "width", "height")
+_ORDERED_BY: Final = (*DATE_FIELDS, "width", "height")
 # A search of 1,000 takes four times as long.
 _FUSED_DEPTH: Final = 300
 
@@ -106,6 +106,11 @@ def _depth(client: ImageSearch, request: SearchRequest, offset: int) -> int:
     return min(offset + request.k, MOST_HITS)
 
 
+def is_likely(hit: Hit, least: float = LIKELY) -> bool:
+    """Whether a hit is likely right, as far as is known."""
+    return hit.matches_words or hit.relevance is None or hit.relevance >= least
+
+
 def _identity(hit: Hit, collapse: bool) -> str:
     return str(hit.fields.get("content_id", hit.image_id)) if collapse else hit.image_id
 
@@ -115,17 +120,9 @@ def _in_order(hits: Hits, request: SearchRequest, offset: int, size: int) -> Hit
     order = request.sort
     # What is less relevant than was asked for is no hit.
     least = LIKELY if request.min_relevance is None else request.min_relevance
-    relevant = [
-        each
-        for each in hits
-        if each.matches_words or each.relevance is None or each.relevance >= least
-    ]
-
-    def taken(hit: Hit) -> str:
-        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
-
+    relevant = [each for each in hits if is_likely(each, least)]
     if order in {"newest", "oldest"}:
-        relevant.sort(key=taken, reverse=order == "newest")
+        relevant.sort(key=lambda hit: date_of(hit.fields), reverse=order == "newest")
     elif order == "largest":
         relevant.sort(key=lambda hit: -hit.fields.get("width", 0) * hit.fields.get("height", 0))
     else:

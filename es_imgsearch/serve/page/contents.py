@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
-from es_imgsearch.search.hits import LIKELY, Hit
+from es_imgsearch.search.filtering.dates import date_of
+from es_imgsearch.search.hits import Hit
+from es_imgsearch.serve.answers.ranking import is_likely
 from es_imgsearch.serve.page.address import Address
 
 # What a tile, its facets and its day are made of.
@@ -24,7 +26,6 @@ _MOST_VALUES: Final = 12
 _MOST_BADGE: Final = 99
 # What every browser of now shows; of others there is a preview.
 _SHOWN: Final = frozenset({"jpeg", "png", "webp", "gif", "avif"})
-_DATES: Final = ("taken_local", "taken_at", "modified_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,6 @@ class FacetShown:
     name: str
     title: str
     values: Sequence[FacetValue]
-
-
-def date_of(fields: Mapping[str, Any]) -> str:
-    """Return when a picture was taken, or else its file changed; "" if unknown."""
-    return next((str(fields[each]) for each in _DATES if fields.get(each)), "")
 
 
 def tiles(
@@ -194,11 +190,6 @@ def crumbs(address: Address) -> list[tuple[str, str]]:
     return found
 
 
-def is_likely(hit: Hit) -> bool:
-    """Whether a hit is likely right, as far as is known."""
-    return hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY
-
-
 def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str, bool]:
     """Return a sentence on what was found, and whether the hits are only the nearest.
 
@@ -224,14 +215,13 @@ def _addresses(name: str, value: str, address: Address, has_value: bool) -> tupl
     if name == "year":
         plain = address.dropping("when")
         return str(plain.setting("since", value).setting("until", value)), ""
-    narrowed = address
-    if has_value and name == "folder":
-        for each in address.all("filter"):
-            narrowed = narrowed.dropping("filter", each) if each.startswith("folder:") else narrowed
-    return (
-        "" if has_value and name != "folder" else str(narrowed.adding("filter", f"{name}:{value}")),
-        str(address.adding("filter", f"-{name}:{value}")),
-    )
+    without = str(address.adding("filter", f"-{name}:{value}"))
+    if has_value and name != "folder":
+        return "", without
+    around = [each for each in address.all("filter") if each.startswith("folder:")]
+    for each in around if name == "folder" else ():
+        address = address.dropping("filter", each)
+    return str(address.adding("filter", f"{name}:{value}")), without
 
 
 def _is_number(text: str) -> bool:

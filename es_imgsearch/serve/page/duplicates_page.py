@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from es_imgsearch.duplicates.groups import DuplicateGroup
 from es_imgsearch.duplicates.report import (
     day_of,
@@ -19,7 +17,7 @@ from es_imgsearch.duplicates.report import (
     summary,
 )
 from es_imgsearch.duplicates.script import check_removable, removal_script
-from es_imgsearch.errors import UsageError, counted
+from es_imgsearch.errors import counted
 from es_imgsearch.serve.answers.duplicate_lists import (
     ComparisonRunning,
     DuplicateList,
@@ -27,7 +25,7 @@ from es_imgsearch.serve.answers.duplicate_lists import (
 )
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import page_number
-from es_imgsearch.serve.problems import sentences
+from es_imgsearch.serve.problems import validated
 from es_imgsearch.serve.service import SearchService
 
 PAGE_GROUPS: Final = 20
@@ -40,11 +38,7 @@ _DOWNLOAD_SECONDS: Final = 25.0
 def parse_duplicates(address: Address) -> DuplicateRequest:
     """Return what an address asks for, by default equal bytes.  Raises UsageError."""
     asked = {"level": "same", **{name: value for name, value in address.pairs if name != "page"}}
-    try:
-        return DuplicateRequest.model_validate(asked)
-    except ValidationError as error:
-        faults = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
-        raise UsageError(sentences(faults)) from None
+    return validated(DuplicateRequest, asked, "query")
 
 
 def duplicates_page(service: SearchService, address: Address) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from es_imgsearch.records import is_text
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.rendering import redirected, rendered
-from es_imgsearch.serve.routes import add_get
+from es_imgsearch.serve.routes import add_get, url
 from es_imgsearch.serve.tokens import COOKIE, LOGIN_PATH, KnownTokens
 
 # A month, after which the token is asked for again.
@@ -48,7 +48,7 @@ class LoginRoutes:
             COOKIE,
             token.strip(),
             max_age=_KEPT_SECONDS,
-            path=request.scope.get("root_path", "") or "/",
+            path=url(request, "") or "/",
             secure=request.url.scheme == "https",
             httponly=True,
             samesite="strict",
@@ -58,7 +58,7 @@ class LoginRoutes:
     def sign_out(self, request: Request) -> Response:
         """Remove the cookie."""
         response = redirected(request, Address(LOGIN_PATH, ()))
-        response.delete_cookie(COOKIE, path=request.scope.get("root_path", "") or "/")
+        response.delete_cookie(COOKIE, path=url(request, "") or "/")
         return response
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.search.hits import Hit
 from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import (
-    COUNTED,
     PAGE_SIZE,
     is_search,
     parse_request,
     ranked,
 )
-from es_imgsearch.serve.search_request import MOST_HITS
 from es_imgsearch.serve.service import SearchService
 
 # Parameters that say nothing about a search.
@@ -46,8 +44,8 @@ def neighbours(service: SearchService, address: Address, image_id: str) -> Neigh
         return Neighbours(search=str(search))
     try:
         hits, first = _around(service, search, number)
-    except (ImgSearchError, UsageError) as error:
-        if getattr(error, "transient", False):
+    except ImgSearchError as error:
+        if error.transient:
             raise
         return Neighbours(search=str(search))
     ids = [each.image_id for each in hits]
@@ -72,10 +70,9 @@ def _around(service: SearchService, search: Address, number: int) -> tuple[list[
         first = max(1, number - 1)
         request = request.model_copy(update={"k": number - first + 2})
         return list(service.newest(request, first - 1, ["image_name"])), first
-    # As many as the page ranks that has the next one, since the order may depend on it.
+    # The page that has the next one.
     end = (number // PAGE_SIZE + 1) * PAGE_SIZE
-    depth = min(max(end, COUNTED), MOST_HITS)
-    return list(ranked(service, request, depth, ["image_name"])), 1
+    return list(ranked(service, request, end, ["image_name"])), 1
 
 
 def _number(text: str) -> int | None:

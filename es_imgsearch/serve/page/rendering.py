@@ -16,9 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.problems import status_of
+from es_imgsearch.serve.problems import RETRY_SECONDS, status_of
+from es_imgsearch.serve.routes import url
 from es_imgsearch.serve.tokens import COOKIE
 from es_imgsearch.serve.traffic.access_log import is_secret
+from es_imgsearch.serve.traffic.root_path import route_path
 
 _STATIC: Final = Path(__file__).with_name("static")
 _POLICY: Final = "; ".join(
@@ -39,7 +41,6 @@ HEADERS: Final = {
     "cache-control": "private, no-cache",
 }
 _FOREVER: Final = "public, max-age=31536000, immutable"
-_RETRY_SECONDS: Final = 5
 
 
 def _digest_of(folder: Path) -> str:
@@ -68,7 +69,7 @@ def static_files() -> StaticFiles:
 
 def address_of(request: Request) -> Address:
     """Return the address that a request asks for, without what means nothing in it."""
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
+    path = route_path(request.scope) or "/"
     return Address.parse(path, request.query_params.multi_items())
 
 
@@ -90,7 +91,7 @@ def rendered(
     request: Request, template: str, shown: Mapping[str, Any], status: int = HTTPStatus.OK
 ) -> Response:
     """Render a template with these values."""
-    root = request.scope.get("root_path", "")
+    root = url(request, "")
     common = {
         "root": root,
         "static": f"{root}{STATIC_PATH}",
@@ -100,14 +101,13 @@ def rendered(
     text = _environment().get_template(template).render(common, **shown)
     headers = dict(HEADERS)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = str(_RETRY_SECONDS)
+        headers["retry-after"] = str(RETRY_SECONDS)
     return HTMLResponse(text, status, headers)
 
 
 def redirected(request: Request, address: Address) -> Response:
     """Send a browser on to another page by GET."""
-    root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}{address}", HTTPStatus.SEE_OTHER, HEADERS)
+    return RedirectResponse(url(request, str(address)), HTTPStatus.SEE_OTHER, HEADERS)
 
 
 def failed(request: Request, error: ImgSearchError, address: Address | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""The page `/`: a search, or the newest pictures."""
+"""The page `/`: a search, or the pictures that were indexed last."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.answers.listing import MOST_LISTED
+from es_imgsearch.serve.answers.ranking import is_likely
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.page.contents import is_likely
-from es_imgsearch.serve.problems import sentences
-from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
+from es_imgsearch.serve.problems import validated
+from es_imgsearch.serve.search_request import LISTS, MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; the API fetches 60, and each takes time.
-COUNTED: Final = 120
+_COUNTED: Final = 120
 # A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
 WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part", "scores", "why"}
-_LISTS: Final = {"q", "not", "like", "unlike", "filter"}
+# Which facets are counted is the page's own affair.
+_LISTS: Final = LISTS - {"facets"}
 
 
 def parse_request(address: Address) -> SearchRequest:
@@ -39,11 +38,7 @@ def parse_request(address: Address) -> SearchRequest:
             asked.setdefault(name, []).append(value)
         else:
             asked[name] = value
-    try:
-        request = SearchRequest.model_validate(asked)
-    except ValidationError as error:
-        faults = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
-        raise UsageError(sentences(faults)) from None
+    request = validated(SearchRequest, asked, "query")
     return request.model_copy(update={"k": PAGE_SIZE, "collapse": address.get("copies") != "1"})
 
 
@@ -76,7 +71,7 @@ class Found:
 
 
 def found(service: SearchService, request: SearchRequest, start: int) -> Found:
-    """Search, or list the newest pictures from the start of the page on."""
+    """Search, or list pictures from the start of the page on."""
     if not is_search(request):
         if request.unwanted or request.unlike:
             raise UsageError("Say what pictures should be like, too, not only what not.")
@@ -84,8 +79,7 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
         counts = service.facets(list(contents.FACETS), request)
         return Found(tuple(page), (True,) * len(page), counts, page.notes)
     service.check_model(WARM_SECONDS)
-    depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
-    hits = ranked(service, request, depth, contents.FIELDS)
+    hits = ranked(service, request, start + PAGE_SIZE, contents.FIELDS)
     # Each is built on access.
     built = tuple(hits)
     likely = [is_likely(each) for each in built]
@@ -96,9 +90,13 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
 
 
 def ranked(
-    service: SearchService, request: SearchRequest, depth: int, fields: Sequence[str] | None
+    service: SearchService, request: SearchRequest, end: int, fields: Sequence[str] | None
 ) -> Hits:
-    """Return the hits of a search; the nearest, if there are no sorted ones."""
+    """Return the hits of a search; the nearest, if there are no sorted ones.
+
+    As many as a page with this end ranks, since the order may depend on it.
+    """
+    depth = min(max(end, _COUNTED), MOST_HITS)
     hits = service.ranked(request, depth, fields)
     if hits or request.sort == "relevance":
         return hits
