@@ -187,7 +187,11 @@ def _listening(address: str, port: int) -> socket.socket:
     """Bind the socket here: uvicorn would end the process itself, with exit code 1."""
     try:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((address, port), family=family, backlog=2048)
+        listening = socket.create_server((address, port), family=family, backlog=2048)
+        # Else an answer waits up to 40 ms until the client acknowledges the headers: asyncio sets
+        # it on its own sockets only.  Connections inherit it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except UnicodeError as error:
         raise UsageError(
             f"{address}:{port} cannot be listened on: no host has that name, since what stands"

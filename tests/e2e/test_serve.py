@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from es_imgsearch.cli import main
+from es_imgsearch.cli.serve import _listening
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import image_id
@@ -251,6 +252,13 @@ def test_cache_dir_holds_the_thumbnails(
         assert client.get(f"/thumbnails/{photograph}").status_code == 200
     assert list((tmp_path / "cache" / "thumbnails").glob("??/*"))
     assert not (tmp_path / "home").exists()
+
+
+def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_headers():
+    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use(house: House):

@@ -18,8 +18,6 @@ from es_imgsearch.serve.search_request import LISTS, MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
-# Facets count the relevant ones of so many hits; the API fetches 60, and each takes time.
-_COUNTED: Final = 120
 # A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
 WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
@@ -96,7 +94,7 @@ def ranked(
 
     As many as a page with this end ranks, since the order may depend on it.
     """
-    depth = min(max(end, _COUNTED), MOST_HITS)
+    depth = min(end, MOST_HITS)
     hits = service.ranked(request, depth, fields)
     if hits or request.sort == "relevance":
         return hits
