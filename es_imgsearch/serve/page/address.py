@@ -92,4 +92,6 @@ class Address:
         return Address.parse(self.path, [*self._without_page(), ("page", str(page))])
 
     def _without_page(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair[0] != "page"]
+        # The number of a hit says where in the search one was; a picture's page is of that hit.
+        places = {"page", "n"} if self.path == "/" else {"page"}
+        return [pair for pair in self.pairs if pair[0] not in places]

@@ -48,6 +48,34 @@ def page_number(address: Address, most: int = MOST_LISTED // PAGE_SIZE) -> int:
     return int(text)
 
 
+def hit_number(text: str) -> int | None:
+    """Return the number of a hit, from 1 on; None for what is none."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_LISTED))
+    return int(text) if is_number and 1 <= int(text) <= MOST_LISTED else None
+
+
+def shown_range(address: Address) -> tuple[int, int]:
+    """Return the range of hits that a page shows: start, from 0 on, and end.
+
+    Those of one page, or with the number `n` of a hit all up to the end of its page.
+    Raises UsageError for a page that there cannot be.
+    """
+    page = page_number(address)
+    hit = None if address.get("page") else hit_number(address.get("n"))
+    if hit is None or hit > MOST_HITS:
+        return (page - 1) * PAGE_SIZE, page * PAGE_SIZE
+    return 0, -(-hit // PAGE_SIZE) * PAGE_SIZE
+
+
+def place_in(search: Address, number: int) -> str:
+    """Return the address of a hit's place in a search."""
+    if number > MOST_HITS:
+        place = search.turning_to((number - 1) // PAGE_SIZE + 1)
+    else:
+        place = search.setting("n", str(number)) if number > PAGE_SIZE else search
+    return f"{place}#hit-{number}"
+
+
 def is_search(request: SearchRequest) -> bool:
     """Whether hits should be like something."""
     return bool(request.words or request.like or request.image)
@@ -68,16 +96,17 @@ class Found:
         return any(each.relevance is not None for each in self.hits)
 
 
-def found(service: SearchService, request: SearchRequest, start: int) -> Found:
-    """Search, or list pictures from the start of the page on."""
+def found(service: SearchService, request: SearchRequest, start: int, end: int) -> Found:
+    """Search up to the end of the page, or list pictures from its start on."""
     if not is_search(request):
         if request.unwanted or request.unlike:
             raise UsageError("Say what pictures should be like, too, not only what not.")
+        request = request.model_copy(update={"k": end - start})
         page = service.newest(request, start, contents.FIELDS)
         counts = service.facets(list(contents.FACETS), request)
         return Found(tuple(page), (True,) * len(page), counts, page.notes)
     service.check_model(WARM_SECONDS)
-    hits = ranked(service, request, start + PAGE_SIZE, contents.FIELDS)
+    hits = ranked(service, request, end, contents.FIELDS)
     # Each is built on access.
     built = tuple(hits)
     likely = [is_likely(each) for each in built]
@@ -103,10 +132,10 @@ def ranked(
 
 def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     """Return what the template `search.html` shows."""
-    request, number = parse_request(address), page_number(address)
-    start, searches = (number - 1) * PAGE_SIZE, is_search(request)
-    hits = found(service, request, start)
-    page = hits.hits[start : start + PAGE_SIZE] if searches else hits.hits
+    request, (start, end) = parse_request(address), shown_range(address)
+    searches = is_search(request)
+    hits = found(service, request, start, end)
+    page = hits.hits[start:end] if searches else hits.hits
     ids = {str(each.fields["content_id"]) for each in page if "content_id" in each.fields}
     copies = service.copies(sorted(ids)) if request.collapse and searches else {}
     shown = list(contents.tiles(page, address, start + 1, copies))
@@ -114,9 +143,7 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     if searches:
         likely = sum(hits.likely) if hits.is_known else None
         sentence, is_only_nearest = contents.summary(len(hits.hits), likely, request.min_relevance)
-    is_full = len(page) == PAGE_SIZE and start + PAGE_SIZE < (
-        MOST_HITS if searches else MOST_LISTED
-    )
+    is_full = len(page) == end - start and end < (MOST_HITS if searches else MOST_LISTED)
     return {
         "request": request,
         "days": contents.by_day(shown, request.sort in {"newest", "oldest"}),
@@ -129,8 +156,8 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "facets": list(contents.facets(hits.counts, address)),
         "crumbs": contents.crumbs(address),
         "chips": list(contents.chips(address, _names(service, request), _period(service, request))),
-        "more": str(address.turning_to(number + 1)) if is_full else "",
-        "previous": str(address.turning_to(number - 1)) if number > 1 else "",
+        "more": str(address.turning_to(end // PAGE_SIZE + 1)) if is_full else "",
+        "previous": str(address.turning_to(start // PAGE_SIZE)) if start else "",
         "is_search": searches,
         "query_picture": service.query_picture(request.image) if request.image else None,
         "part_of": _part_of(service, request, address),
