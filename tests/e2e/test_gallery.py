@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import uuid
@@ -280,13 +281,70 @@ def test_a_picture_is_dropped_pasted_or_chosen(
     expect(page.locator("input[type=file]")).to_have_value("")
 
 
-def test_a_file_that_is_no_picture_is_told(gallery: Gallery, tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_text("no picture")
-    page = gallery.open()
-    drop(page, "#hits", tmp_path / "notes.png")
-    expect(page.get_by_role("alert")).to_contain_text("picture")
+NO_PICTURES: Final = {
+    "notes.txt": ("text/plain", b"no picture"),
+    "notes.png": ("image/png", b"no picture"),
+    "cut.png": ("image/png", b"\x89PNG\r\n\x1a\n"),
+    "table.csv": ("text/csv", b"a,b"),
+    "report.pdf": ("application/pdf", b"%PDF-1.4"),
+    "film.mp4": ("video/mp4", b"\x00\x00\x00\x18ftypmp42"),
+    "empty.jpg": ("image/jpeg", b""),
+    "nameless": ("", b"\x00" * 64),
+    "bundle.zip": ("application/zip", b"PK\x03\x04"),
+}
+
+
+@pytest.mark.parametrize("name", NO_PICTURES)
+def test_a_file_that_is_no_picture_is_told_on_the_page(
+    gallery: Gallery, tmp_path: Path, name: str
+) -> None:
+    kind, content = NO_PICTURES[name]
+    (tmp_path / name).write_bytes(content)
+    page = gallery.open("/?q=a+cat&filter=format:png")
+    page.locator("#q").fill("a cat that is typed")
+    drop(page, "#hits", tmp_path / name, kind)
+    status = page.locator("#upload-status")
+    expect(status).to_contain_text(name)
+    expect(status).not_to_contain_text("Searching")
+    expect(status).to_be_in_viewport()
+    assert address(page) == "/?q=a+cat&filter=format:png"
+    expect(page.locator("#q")).to_have_value("a cat that is typed")
+    expect(page.locator("input[type=file]")).to_have_value("")
     assert obstacles(page) == []
-    assert any("Failed to load resource" in each for each in gallery.complaints)
+    assert {"Failed to load resource" in each for each in gallery.complaints} <= {True}
+    gallery.complaints.clear()
+
+
+def test_of_several_files_the_picture_is_taken(gallery: Gallery, photographs: Path) -> None:
+    page = gallery.open()
+    picture = base64.b64encode((photographs / "chelsea.png").read_bytes()).decode()
+    with leading_to(page, "image="):
+        page.evaluate(
+            """picture => {
+              const transfer = new DataTransfer();
+              transfer.items.add(new File(["words"], "a.txt", {type: "text/plain"}));
+              const content = Uint8Array.from(atob(picture), each => each.charCodeAt(0));
+              transfer.items.add(new File([content], "b.png", {type: "image/png"}));
+              document.body.dispatchEvent(new DragEvent("drop",
+                {bubbles: true, cancelable: true, dataTransfer: transfer}));
+            }""",
+            picture,
+        )
+    assert hit_names(page)[0] == "chelsea.png"
+
+
+def test_a_file_that_is_no_picture_is_told_without_scripts(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    page = gallery.open("/?q=a+cat&filter=format:png", scripts=False)
+    page.locator("input[type=file]").set_input_files(tmp_path / "notes.txt")
+    page.get_by_role("button", name="Search with it").click()
+    expect(page.get_by_role("alert")).to_contain_text("picture")
+    expect(page.locator("[name=q]")).to_have_value("a cat")
+    page.get_by_role("link", name="Back to the search").click()
+    assert address(page) == "/?q=a+cat&filter=format:png"
+    assert {"Failed to load resource" in each for each in gallery.complaints} == {True}
     gallery.complaints.clear()
 
 

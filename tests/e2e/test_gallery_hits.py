@@ -402,3 +402,26 @@ def test_back_to_the_search_leads_to_the_hit(gallery: Gallery, scripts: bool, se
     else:
         page.wait_for_url("**page=4*")
         assert page.locator(".hit").first.get_attribute("data-n") == "181"
+
+
+def test_relevant_ones_are_selected_without_the_others(gallery: Gallery) -> None:
+    page = gallery.open("/?q=red&n=300")
+    likely = page.locator("#hits > .hit").evaluate_all(
+        "hits => hits.filter(hit => hit.dataset.relevance >= 0.5).map(hit => hit.dataset.id)"
+    )
+    assert 0 < len(likely) < count(page) == 300
+    said = int(page.locator("#count").inner_text().split()[0])
+    assert said == len(likely)
+    page.get_by_role("button", name=f"Select {said} relevant", exact=True).click()
+    chosen = page.locator(".hit-select:checked")
+    assert chosen.evaluate_all("all => all.map(each => each.value)") == likely
+    expect(page.locator("#selected-count")).to_have_text(f"{said} selected")
+    page.get_by_role("button", name="Select all 300", exact=True).click()
+    expect(page.locator("#selected-count")).to_have_text("300 selected")
+    page.get_by_role("button", name="Select none").click()
+    load_more(page, 360)
+    expect(page.get_by_role("button", name="Select all 360", exact=True)).to_be_visible()
+    # Without a search nothing is relevant.
+    page.goto(gallery.site)
+    expect(page.get_by_role("button", name="Select all 60", exact=True)).to_be_visible()
+    expect(page.locator("[data-do=relevant]")).to_be_hidden()

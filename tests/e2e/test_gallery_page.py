@@ -302,3 +302,104 @@ def test_a_browser_signs_in_with_a_token(settings: Settings, files: PictureFiles
         assert 'action="/logout"' in client.get("/").text
         client.post("/logout")
         assert client.get("/api/v1/status").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("tags=odd", "tags:odd"),
+        ("tags!=odd", "-tags:odd"),
+        ("folder=deep/1", "folder:deep/1"),
+        (" tags != odd", "-tags:odd"),
+        ("width=30..50", "width:30..50"),
+        ("image_name=a:b.png", "image_name:a:b.png"),
+        ("image_name:a=b.png", "image_name:a=b.png"),
+        ("taken_local=2024-01-01T10:00:00", "taken_local:2024-01-01T10:00:00"),
+        ("-tags=odd", "-tags:odd"),
+    ],
+)
+def test_a_filter_is_written_as_on_the_command_line_or_in_the_address(
+    client: TestClient, written: str, meant: str
+):
+    sent = client.get("/", params={"q": "red", "filter": written})
+    page = client.get(sent.headers.get("location", sent.url))
+    # The chip, the facets and the folder's path know the filter.
+    assert ids(page) == ids(client.get("/", params={"q": "red", "filter": meant}))
+    name, value = meant.removeprefix("-").split(":", 1)
+    assert f"{name}: {value}" in unescape(page.text)
+    answers = [
+        client.get("/api/v1/search", params={"q": "red", "filter": each, "k": 100}).json()
+        for each in (written, meant)
+    ]
+    assert answers[0]["hits"] == answers[1]["hits"]
+    posted = client.post("/api/v1/search", json={"q": "red", "filter": [written], "k": 100})
+    assert posted.json()["hits"] == answers[0]["hits"]
+
+
+def test_words_that_a_picture_is_searched_with_can_be_removed(client: TestClient):
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(stream, "PNG")
+    sent = client.post(
+        "/queries", files={"image": ("x.png", stream.getvalue(), "image/png")}, data={"q": "cat"}
+    )
+    page = client.get(sent.headers["location"])
+    assert "Searched for with the picture: the words “cat”." in page.text
+    assert re.search(r"<b>words</b> cat <a", page.text)
+    alone = link(page, "Remove words cat")
+    assert re.fullmatch(r"/\?image=[0-9a-f]{32}", alone)
+    assert "Searched for with" not in client.get(alone).text
+    assert "<b>words</b>" not in client.get("/?q=cat").text
+
+
+@pytest.mark.parametrize("content", [b"", b"words", b"%PDF-1.4", b"PK\x03\x04", b"\x89PNG\r\n"])
+def test_a_page_that_sends_a_file_is_told_what_is_wrong(client: TestClient, content: bytes):
+    answer = client.post(
+        "/queries",
+        files={"image": ("x.png", content, "image/png")},
+        data={"q": "red"},
+        headers={"accept": "application/json"},
+    )
+    assert answer.status_code in {400, 422}
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "picture" in answer.json()["detail"] or "searched with" in answer.json()["detail"]
+
+
+def test_a_page_that_sends_a_picture_is_told_its_search(client: TestClient):
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(stream, "PNG")
+    answer = client.post(
+        "/queries",
+        files={"image": ("x.png", stream.getvalue(), "image/png")},
+        data={"q": "red"},
+        headers={"accept": "application/json"},
+    )
+    assert answer.status_code == 201
+    assert answer.json()["location"] == answer.headers["location"]
+    assert ids(client.get(answer.json()["location"]))
+
+
+def test_a_file_that_is_no_picture_leaves_the_search_in_reach(client: TestClient):
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(stream, "PNG")
+    picture = client.post("/queries", files={"image": ("x.png", stream.getvalue(), "image/png")})
+    key = picture.headers["location"].partition("image=")[2]
+    sent = {"q": "a cat", "not": "dog", "filter": "tags:odd", "image": key, "box": "1,2,30,20"}
+    answer = client.post("/queries", files={"image": ("notes.txt", b"no", "text/plain")}, data=sent)
+    assert answer.status_code == 422
+    assert 'name="q" value="a cat"' in answer.text
+    back = link(answer, "Back to the search")
+    assert back == f"/?q=a+cat&not=dog&filter=tags:odd&image={key}&box=1,2,30,20"
+    # The form of that page sends the same again, and another picture takes the place of this one.
+    page = client.get(back)
+    form = page.text.partition('id="upload"')[2].partition("</form>")[0]
+    fields = re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', form)
+    assert dict(fields) == sent
+    other = io.BytesIO()
+    Image.new("RGB", (50, 50), "blue").save(other, "PNG")
+    moved = client.post(
+        "/queries", files={"image": ("y.png", other.getvalue(), "image/png")}, data=dict(fields)
+    )
+    assert re.fullmatch(
+        r"/\?q=a\+cat&not=dog&filter=tags:odd&image=[0-9a-f]{32}", moved.headers["location"]
+    )
+    assert key not in moved.headers["location"]

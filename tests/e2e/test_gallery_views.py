@@ -190,7 +190,7 @@ def test_previous_and_next_are_those_of_the_search(client: TestClient, search: s
         assert shown.rel("next") == (views[number + 1] if number + 1 < len(views) else "")
         back = shown.with_id("back")
         assert back is not None
-        assert back["href"] == f"/?{search}".removesuffix("?")
+        assert back["href"] == f"{f'/?{search}'.removesuffix('?')}#hit-{number + 1}"
 
 
 @pytest.mark.parametrize("n", ["0", "-1", "x", "99999999", "²", "1.5", "0x1", "+1"])
@@ -638,7 +638,7 @@ def test_why_it_matched_is_shown_on_request_with_its_box(client: TestClient, set
     assert shown.rel("next").endswith("&why=1")
     back = shown.with_id("back")
     assert back is not None
-    assert back["href"] == "/?q=wheel"
+    assert back["href"] == "/?q=wheel#hit-1"
 
 
 def test_why_words_matched_and_why_nothing_is_said_without_a_search(client: TestClient):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from es_imgsearch.search.filtering.given import address_form
+
 # Values that mean the same as none.
 _DEFAULTS: Final = {
     "mode": "auto", "sort": "relevance", "page": "1", "min_relevance": "0", "copies": "0"
@@ -33,7 +35,7 @@ class Address:
         given = list(pairs)
         box = [value.strip() for name in _BOX_FIELDS for key, value in given if key == name]
         plain = [
-            (name, value.strip())
+            (name, address_form(value.strip()) if name == "filter" else value.strip())
             for name, value in given
             if name not in _BOX_FIELDS and value.strip() and _DEFAULTS.get(name) != value.strip()
         ]

@@ -110,11 +110,18 @@ def redirected(request: Request, address: Address) -> Response:
     return RedirectResponse(url(request, str(address)), HTTPStatus.SEE_OTHER, HEADERS)
 
 
-def failed(request: Request, error: ImgSearchError, address: Address | None = None) -> Response:
-    """Render an error, with what to do."""
+def failed(
+    request: Request,
+    error: ImgSearchError,
+    address: Address | None = None,
+    *,
+    is_sent: bool = False,
+) -> Response:
+    """Render an error, with what to do; `is_sent` if the address is only where it was sent from."""
     status = status_of(error)
     shown = {
         "address": address or Address("/", ()),
+        "is_sent": is_sent,
         # Not a token that was sent in the address by mistake.
         "asked": [] if address is None else [p for p in address.pairs if not is_secret(p[0])],
         "message": str(error),

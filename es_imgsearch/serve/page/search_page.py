@@ -10,7 +10,7 @@ from es_imgsearch.errors import UsageError
 from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.answers.listing import MOST_LISTED
-from es_imgsearch.serve.answers.ranking import is_likely
+from es_imgsearch.serve.answers.ranking import is_likely, is_relevant
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.problems import validated
@@ -141,8 +141,11 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     shown = list(contents.tiles(page, address, start + 1, copies))
     sentence, is_only_nearest = "", False
     if searches:
-        likely = sum(hits.likely) if hits.is_known else None
-        sentence, is_only_nearest = contents.summary(len(hits.hits), likely, request.min_relevance)
+        relevant = sum(map(is_relevant, hits.hits)) if hits.is_known else None
+        with_words = sum(each.matches_words for each in hits.hits)
+        sentence, is_only_nearest = contents.summary(
+            len(hits.hits), relevant, with_words, request.min_relevance
+        )
     is_full = len(page) == end - start and end < (MOST_HITS if searches else MOST_LISTED)
     return {
         "request": request,
@@ -152,7 +155,7 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "heading": _heading(request, bool(shown), address),
         "only_nearest": is_only_nearest,
         # The summary says it already.
-        "notes": [each for each in hits.notes if each != NOTHING_FITS],
+        "notes": [*_kept(request), *(each for each in hits.notes if each != NOTHING_FITS)],
         "facets": list(contents.facets(hits.counts, address)),
         "crumbs": contents.crumbs(address),
         "chips": list(contents.chips(address, _names(service, request), _period(service, request))),
@@ -175,6 +178,14 @@ def _heading(request: SearchRequest, has_pictures: bool, address: Address) -> st
     if has_pictures:
         return _HEADINGS[request.sort]
     return "No picture meets this." if address.pairs else "No pictures yet"
+
+
+def _kept(request: SearchRequest) -> list[str]:
+    """Say which words are searched for together with a picture that was sent."""
+    if not (request.image and request.words):
+        return []
+    words = ", ".join(f"“{each}”" for each in request.words)
+    return [f"Searched for with the picture: the words {words}."]
 
 
 def _period(service: SearchService, request: SearchRequest) -> str:
