@@ -14,6 +14,7 @@ from es_imgsearch.records import is_text
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.rendering import (
     STATIC_PATH,
+    error_page,
     failed,
     load_templates,
     page,
@@ -21,6 +22,7 @@ from es_imgsearch.serve.page.rendering import (
     static_files,
 )
 from es_imgsearch.serve.page.search_page import search_page
+from es_imgsearch.serve.page.suggestions import suggestions
 from es_imgsearch.serve.problems import problem, status_of
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get, url
@@ -37,6 +39,7 @@ class PageRoutes:
         """Register the routes; none is in the description of the API."""
         load_templates()
         app.mount(STATIC_PATH, static_files())
+        app.state.error_page = error_page
         hidden: dict[str, Any] = {"include_in_schema": False, "response_class": HTMLResponse}
         add_get(app, "/", self.search, **hidden)
         add_get(app, "/queries/{key}", self.query_picture, **hidden)
@@ -44,7 +47,13 @@ class PageRoutes:
 
     def search(self, request: Request) -> Response:
         """Show a search, or the newest pictures."""
-        return page(request, "search.html", lambda address: search_page(self._service, address))
+
+        def build(address: Address) -> dict[str, Any]:
+            shown = search_page(self._service, address)
+            offered = () if shown["tiles"] else suggestions(self._service, address)
+            return {**shown, "suggestions": offered}
+
+        return page(request, "search.html", build)
 
     def query_picture(self, key: str) -> Response:
         """Return a picture that was sent, as JPEG."""

@@ -118,13 +118,27 @@ def failed(
     is_sent: bool = False,
 ) -> Response:
     """Render an error, with what to do; `is_sent` if the address is only where it was sent from."""
-    status = status_of(error)
+    return _refused(request, status_of(error), str(error), address or Address("/", ()), is_sent)
+
+
+def error_page(
+    request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Render the answer of `problems.problem` for people."""
+    answer = _refused(request, status, detail, Address(route_path(request.scope), ()))
+    answer.headers.update(headers or {})
+    return answer
+
+
+def _refused(
+    request: Request, status: int, message: str, address: Address, is_sent: bool = False
+) -> Response:
     shown = {
-        "address": address or Address("/", ()),
+        "address": address,
         "is_sent": is_sent,
         # Not a token that was sent in the address by mistake.
-        "asked": [] if address is None else [p for p in address.pairs if not is_secret(p[0])],
-        "message": str(error),
+        "asked": [pair for pair in address.pairs if not is_secret(pair[0])],
+        "message": message,
         "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
         "is_missing": status == HTTPStatus.NOT_FOUND,
     }

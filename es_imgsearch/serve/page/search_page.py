@@ -14,12 +14,16 @@ from es_imgsearch.serve.answers.ranking import is_likely, is_relevant
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.problems import validated
-from es_imgsearch.serve.search_request import LISTS, MOST_HITS, SearchRequest
+from es_imgsearch.serve.search_request import LISTS, MOST_HITS, SearchRequest, weighted
 from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
 # A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
 WARM_SECONDS: Final = 10.0
+# Of one picture to be unlike without a weight, and of all of them together.  With 0.3, `starter`
+# ranks other things before the second of two pictures of a motorcycle that is asked for in words.
+LESS_WEIGHT: Final = 0.2
+MOST_LESS: Final = 0.4
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part", "scores", "why"}
 # Which facets are counted is the page's own affair.
@@ -37,7 +41,23 @@ def parse_request(address: Address) -> SearchRequest:
         else:
             asked[name] = value
     request = validated(SearchRequest, asked, "query")
-    return request.model_copy(update={"k": PAGE_SIZE, "collapse": address.get("copies") != "1"})
+    return request.model_copy(
+        update={
+            "k": PAGE_SIZE,
+            "collapse": address.get("copies") != "1",
+            "unlike": _lessened(request.unlike),
+        }
+    )
+
+
+def _lessened(unlike: Sequence[str]) -> list[str]:
+    """Give the pictures to be unlike that have no weight a low one.
+
+    Subtracted whole, one that is like those looked for leaves nothing of the search.
+    """
+    plain = sum(weighted(each)[0] == each for each in unlike)
+    weight = min(LESS_WEIGHT, MOST_LESS / max(plain, 1))
+    return [each if weighted(each)[0] != each else f"{each}^{weight:g}" for each in unlike]
 
 
 def page_number(address: Address, most: int = MOST_LISTED // PAGE_SIZE) -> int:
