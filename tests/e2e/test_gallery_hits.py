@@ -25,7 +25,7 @@ from tests.support.gallery import (
     scrolls_sideways,
     served,
 )
-from tests.support.house import House, house_of_module
+from tests.support.house import House, house_of_module, until
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
@@ -319,7 +319,7 @@ def test_closing_the_large_view_leaves_no_step_behind(gallery: Gallery, way: str
         else:
             large(page).get_by_role("button", name="Close").click()
         expect(large(page)).to_have_count(0)
-        page.wait_for_function("!history.state?.large")
+        until(lambda: page.evaluate("!history.state?.large"))
         assert (address(page), focused(page)) == (RED, number + 1)
     page.go_back()
     page.wait_for_url("**/status")
@@ -336,7 +336,7 @@ def test_back_from_the_details_leads_to_the_large_view(gallery: Gallery) -> None
     expect(large(page).get_by_role("status")).to_have_text("70 of 120")
     page.keyboard.press("Escape")
     expect(large(page)).to_have_count(0)
-    page.wait_for_function("!history.state?.large")
+    until(lambda: page.evaluate("!history.state?.large"))
     assert (address(page), focused(page)) == (RED, 70)
     page.go_back()
     page.wait_for_url("**/status")

@@ -71,6 +71,8 @@ const carriesFiles = (event) => !isOwn && event.dataTransfer?.types.includes("Fi
 const mark = (isOver) => document.documentElement.classList.toggle("dropping", isOver);
 
 if (input) {
+  // On a phone: what is chosen is sent at once.
+  form.querySelector("button:not([type=button])")?.setAttribute("data-spare", "");
   input.addEventListener("change", () => input.files[0] && send(input.files[0]));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
