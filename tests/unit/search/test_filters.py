@@ -372,7 +372,9 @@ def test_a_malformed_filter_text_is_refused(text: str):
         parse_filters([text])
 
 
-@pytest.mark.parametrize("text", ["root", "", ":photos", "-:x", " - :x", "-root", "=x", "!=x", "-=x"])
+@pytest.mark.parametrize(
+    "text", ["root", "", ":photos", "-:x", " - :x", "-root", "=x", "!=x", "-=x"]
+)
 def test_a_malformed_filter_of_an_address_is_refused(text: str):
     with pytest.raises(FilterInvalid, match="field:value or -field:value"):
         parse_filters([text], in_address=True)
