@@ -117,7 +117,10 @@ def failed(
     *,
     is_sent: bool = False,
 ) -> Response:
-    """Render an error, with what to do; `is_sent` if the address is only where it was sent from."""
+    """Render an error, with what to do.
+
+    `is_sent` if the address is only that of the page from which a form was sent.
+    """
     return _refused(request, status_of(error), str(error), address or Address("/", ()), is_sent)
 
 
