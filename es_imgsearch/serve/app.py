@@ -31,6 +31,7 @@ from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.metrics import ServiceMetrics
 from es_imgsearch.serve.traffic.observe import Observe
 from es_imgsearch.serve.traffic.rate_limit import DEFAULT_RATE, RateLimit, parse_rate
+from es_imgsearch.serve.traffic.readiness import Readiness
 from es_imgsearch.serve.traffic.root_path import (
     RootPath,
     check_apart,
@@ -140,13 +141,18 @@ def create_app(
 
 
 def _add_health(app: FastAPI, service: SearchService | None) -> None:
+    is_ready = None if service is None else Readiness(service.is_ready)
+
     async def healthz() -> dict[str, str]:
         """Answer as long as this process lives, though all threads are busy."""
         return {"status": "ok"}
 
-    def readyz() -> dict[str, str]:
-        """Answer 200 once Elasticsearch answers and the model is loaded."""
-        if service is not None and not service.is_ready():
+    async def readyz() -> dict[str, str]:
+        """Answer 200 once Elasticsearch answers and the model is loaded.
+
+        All who ask within a second get the same answer.
+        """
+        if is_ready is not None and not await is_ready():
             raise StoreBusy("The model is being loaded; if that lasts, the log says why.")
         return {"status": "ok"}
 
