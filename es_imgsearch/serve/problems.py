@@ -27,6 +27,7 @@ from es_imgsearch.errors import (
     IndexMissing,
     QueryPictureInvalid,
     ReadError,
+    StoreDenied,
     UsageError,
     expected_value,
     shown_value,
@@ -115,7 +116,8 @@ def retry_header(error: ImgSearchError) -> dict[str, str]:
     """Return the header Retry-After, if asking again may help."""
     if isinstance(error, TooManyRequests):
         return {"retry-after": str(error.seconds)}
-    return {"retry-after": str(RETRY_SECONDS)} if status_of(error) == 503 else {}
+    # Until somebody grants a privilege, it does not.
+    return {"retry-after": str(RETRY_SECONDS)} if error.transient else {}
 
 
 def validated(model: type[_Model], asked: Mapping[str, Any], place: str) -> _Model:
@@ -145,7 +147,8 @@ def status_of(error: ImgSearchError) -> int:
         return 422
     if isinstance(error, UsageError):
         return 400
-    return 503 if error.transient else 500
+    # A key that may not do what it is for is an outage for who asks.
+    return 503 if error.transient or isinstance(error, StoreDenied) else 500
 
 
 def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:

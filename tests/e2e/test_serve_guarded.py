@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from es_imgsearch.serve.app import create_app
@@ -390,3 +392,60 @@ def test_a_link_of_another_site_in_a_browser(
         page.wait_for_url(re.compile("again=1"))
         assert page.locator("input[name=token]").count() == 1
         context.close()
+
+
+# -- What a request costs
+
+
+def searches(number: int) -> dict[str, Any]:
+    return {"json": {"searches": [{"q": "red", "k": 1}] * number}}
+
+
+def texts(number: int) -> dict[str, Any]:
+    return {"json": {"texts": ["red"] * number}}
+
+
+def pictures(number: int) -> dict[str, Any]:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(stream, "PNG")
+    return {"files": [("image", ("a.png", stream.getvalue()))] * number}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "rate", "sizes", "expected"),
+    [
+        ("/api/v1/searches", searches, "10/hour", [5, 5, 1], [200, 200, 429]),
+        ("/api/v1/searches", searches, "10/hour", [10, 1], [200, 429]),
+        # A batch that is refused takes one request, and the others stay.
+        ("/api/v1/searches", searches, "10/hour", [6, 5, 3, 1], [200, 429, 200, 429]),
+        ("/api/v1/searches", searches, "10/hour", [11, 9, 1], [429, 200, 429]),
+        ("/api/v1/searches", searches, "100/hour; 4/minute", [3, 1, 1], [200, 200, 429]),
+        ("/api/v1/searches", searches, "none", [100, 100], [200, 200]),
+        ("/api/v1/encode", texts, "10/hour", [10, 1], [200, 429]),
+        ("/api/v1/encode", texts, "600/hour", [256, 256, 88, 1], [200, 200, 200, 429]),
+        ("/api/v1/encode", pictures, "5/hour", [4, 2, 1], [200, 429, 429]),
+        ("/api/v1/encode", pictures, "5/hour", [5, 1], [200, 429]),
+    ],
+)  # fmt: skip
+def test_a_request_costs_as_many_as_it_has_queries(
+    house: House, tmp_path: Path, path: str, body: Any, rate: str, sizes: list[int],
+    expected: list[int],
+) -> None:  # fmt: skip
+    with served(house, tmp_path, rate_limit=rate) as client:
+        answers = [client.post(path, **body(size)) for size in sizes]
+        assert [each.status_code for each in answers] == expected
+        for each in answers:
+            if each.status_code == 429:
+                assert 0 < int(each.headers["retry-after"]) <= 3600
+
+
+def test_a_batch_that_is_too_expensive_says_what_to_send(house: House, tmp_path: Path) -> None:
+    with served(house, tmp_path, rate_limit="10/hour") as client:
+        said = problem(client.post("/api/v1/searches", **searches(11)), 429)
+        assert said.endswith("(10 per 1 hour): send at most 10 in a request.")
+        said = problem(client.post("/api/v1/searches", **searches(10)), 429)
+        assert "10 queries of this request are more than are left of 10 per 1 hour" in said
+    # Programs of this machine are not counted by default.
+    with served(house, tmp_path, client=("127.0.0.1", 1)) as client:
+        answers = [client.post("/api/v1/searches", **searches(100)) for _ in range(7)]
+        assert {each.status_code for each in answers} == {200}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from limits import RateLimitItem, RateLimitItemPerMinute, parse_many
@@ -18,6 +20,7 @@ from es_imgsearch.serve.problems import TooManyRequests, problem_of_error
 from es_imgsearch.serve.traffic.root_path import route_path
 
 DEFAULT_RATE: Final = "600/minute"
+_REQUESTS: Final = "requests"
 _LOOPBACK: Final = "this machine"
 _NONE: Final = frozenset({"", "0", "none", "off"})
 # A search shows as many thumbnails.
@@ -60,6 +63,7 @@ class RateLimit:
         )
         self._local_is_free = local_is_free
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._charging = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (refusal := self._refusal(scope)):
@@ -76,7 +80,8 @@ class RateLimit:
         if who is None:
             return None
         is_picture = scope["method"] in {"GET", "HEAD"} and path.startswith(_PICTURES)
-        what = "pictures" if is_picture else "requests"
+        what = "pictures" if is_picture else _REQUESTS
+        scope["charge"] = partial(self._charge, who)
         rates = self._of_pictures if is_picture else self._rates
         seconds = [
             _seconds_left(self._limiter, rate, what, who)
@@ -91,12 +96,43 @@ class RateLimit:
             max(seconds),
         )
 
+    def _charge(self, who: str, queries: int) -> None:
+        """Count the queries of a request but the first, all or none.  Raises TooManyRequests."""
+        more = queries - 1
+        with self._charging:
+            full = [
+                each
+                for each in self._rates
+                if not self._limiter.test(each, _REQUESTS, who, cost=more)
+            ]
+            for each in () if full else self._rates:
+                self._limiter.hit(each, _REQUESTS, who, cost=more)
+        if not full:
+            return
+        seconds = max(_seconds_left(self._limiter, each, _REQUESTS, who) for each in full)
+        least = min(each.amount for each in full)
+        raise TooManyRequests(
+            f"The {queries} queries of this request are more than may be asked for at once"
+            f" ({' and '.join(map(str, full))}): send at most {least} in a request."
+            if queries > least
+            else f"The {queries} queries of this request are more than are left of"
+            f" {' and '.join(map(str, full))}: ask again in {seconds} s, or send fewer.",
+            seconds,
+        )
+
     def _who(self, scope: Scope) -> str | None:
         """Return whose requests are counted together; None if they are not."""
         if token := scope.get("token"):
             return str(token)
         address = counted_address(scope)
         return None if self._local_is_free and address == _LOOPBACK else address
+
+
+def charge(scope: Scope, queries: int) -> None:
+    """Count a request of many queries as that many.  Raises TooManyRequests."""
+    # Not of those who may ask as often as they like.
+    if queries > 1 and "charge" in scope:
+        scope["charge"](queries)
 
 
 class RefusedTokens:
