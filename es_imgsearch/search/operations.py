@@ -124,7 +124,7 @@ class Operations:
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
         """Search by positive and negative examples; log the search if that is switched on."""
-        return (yield from self.find(positive, negative, k, box=box, is_logged=True, **options))
+        return (yield from self.find(positive, negative, k, box=box, logged_k=k, **options))
 
     def find(
         self,
@@ -132,16 +132,17 @@ class Operations:
         negative: Queries,
         k: int,
         *,
-        is_logged: bool,
+        logged_k: int | None,
         box: QueryBox | None = None,
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
-        """Search as `search` does; one that nobody asked for is not to be logged."""
+        """Search as `search` does; log a search of `logged_k` hits, None for none."""
         started = time.perf_counter()
         plan = SearchPlan.parse(k, options)
         context, hits = yield from self._search(plan, parse_terms(positive, negative), box)
-        if self._log is not None and is_logged:
-            yield from self._log.write(context, hits, (time.perf_counter() - started) * 1000)
+        if self._log is not None and logged_k is not None:
+            duration_ms = (time.perf_counter() - started) * 1000
+            yield from self._log.write(context, hits, duration_ms, logged_k)
         return hits
 
     def search_many(

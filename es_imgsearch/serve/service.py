@@ -147,7 +147,8 @@ class SearchService:
         offset = read_cursor(request, generation)
         queries = self._queries(request)
         # Who reads on asks for nothing else.
-        hits = yield from find(operations, request, queries, offset, is_logged=not offset)
+        logged_k = None if offset else request.k
+        hits = yield from find(operations, request, queries, offset, logged_k=logged_k)
         end = offset + len(hits)
         goes_on = len(hits) == request.k and end < MOST_HITS
         return {
@@ -191,7 +192,7 @@ class SearchService:
         queries = self._queries(request)
         found = partial(
             find_first, request=request, queries=queries, count=count, fields=fields,
-            is_logged=is_logged,
+            logged_k=request.k if is_logged else None,
         )  # fmt: skip
         return run_operations(self._client, found)
 

@@ -31,15 +31,18 @@ def find_first(
     count: int,
     fields: Sequence[str] | None = None,
     *,
-    is_logged: bool,
+    logged_k: int | None,
 ) -> RequestFlow[Hits]:
-    """Return the first hits with these stored fields, in the order of the request."""
+    """Return the first hits with these stored fields, in the order of the request.
+
+    With `logged_k` it is logged as a search of that many hits.
+    """
     in_order = request.sort != "relevance"
     wanted = request.model_copy(update={"k": MOST_HITS if in_order else count, "sort": "relevance"})
     extra: SearchOptions = {}
     if fields is not None:
         extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
-    hits = yield from find(operations, wanted, queries, 0, extra, is_logged=is_logged)
+    hits = yield from find(operations, wanted, queries, 0, extra, logged_k=logged_k)
     return _in_order(hits, request, 0, count) if in_order else hits
 
 
@@ -50,12 +53,12 @@ def find(
     offset: int,
     extra: SearchOptions | None = None,
     *,
-    is_logged: bool,
+    logged_k: int | None,
 ) -> RequestFlow[Hits]:
     """Return hits from an offset on: of all, or of the relevant ones in another order."""
     info = yield from operations.info()
     depth = _depth(request, offset, is_reduced=info.meta.reduction is not None)
-    search = partial(operations.find, *queries, is_logged=is_logged)
+    search = partial(operations.find, *queries, logged_k=logged_k)
     options = request.options() | (extra or {})
     chosen = request.num_candidates
     if chosen is not None and chosen >= request.k:
@@ -71,7 +74,7 @@ def find(
     # Facets count the hits up to the end of the page.
     start = 0 if request.facets else offset
     if depth < end:
-        deep = partial(operations.find, *queries, is_logged=False)
+        deep = partial(operations.find, *queries, logged_k=None)
         found = yield from _beyond(search, deep, depth, request.collapse, options)
         found = found[start:end]
     else:
