@@ -19,7 +19,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.query_pictures import QueryPictures, _Turns
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.tokens import COOKIE, KnownTokens, new_token
@@ -449,3 +451,70 @@ def test_a_batch_that_is_too_expensive_says_what_to_send(house: House, tmp_path:
     with served(house, tmp_path, client=("127.0.0.1", 1)) as client:
         answers = [client.post("/api/v1/searches", **searches(100)) for _ in range(7)]
         assert {each.status_code for each in answers} == {200}
+
+
+# -- Pictures that wait to be decoded
+
+ROUTES = {
+    "search": ("/api/v1/search", {}), "encode": ("/api/v1/encode", {}),
+    "examples": ("/api/v1/search-by-examples", {"asked": '{"positive": [{"picture": 0}]}'}),
+    "page": ("/queries", {}), "part": ("", {}),
+}  # fmt: skip
+
+
+@contextmanager
+def decoding(
+    house: House, tmp_path: Path, **bounds: Any
+) -> Iterator[tuple[TestClient, QueryPictures]]:
+    files = PictureFiles(house.store, house.settings, tmp_path)
+    search = ServedSearch(house.settings, FakeEncoder())
+    service = SearchService(house.settings, search, originals=files)
+    service._pictures = pictures = QueryPictures(house.settings, **bounds)
+    with TestClient(
+        create_app(files, service), base_url=ADDRESS, follow_redirects=False,
+        raise_server_exceptions=False,
+    ) as client:  # fmt: skip
+        yield client, pictures
+
+
+def sent(client: TestClient, route: str, number: int = 0) -> httpx.Response:
+    """A picture of its own, on one of the routes that decode some."""
+    path, fields = ROUTES[route]
+    if not path:
+        part = {"like": image_id("r", "000.png"), "box": "0,0,9,9"}
+        return client.get("/api/v1/search", params=part)
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), (number, 0, 0)).save(stream, "PNG")
+    return client.post(path, data=fields, files={"image": ("a.png", stream.getvalue())})
+
+
+def test_few_pictures_wait_to_be_decoded_and_not_for_long(house: House, tmp_path: Path) -> None:
+    with (
+        decoding(house, tmp_path, most_waiting=3) as (client, pictures),
+        ThreadPoolExecutor(3) as threads,
+    ):
+        with pictures._turns.taken():
+            waiting = [threads.submit(sent, client, "search", n) for n in range(1, 4)]
+            until(lambda: pictures._turns._places._value == 0)
+            for route in ROUTES:
+                refused = sent(client, route)
+                assert refused.status_code == 503, route
+                assert "Too many pictures wait to be decoded" in refused.text
+                assert int(refused.headers["retry-after"]) > 0
+            # Words need no decoding.
+            assert client.get("/api/v1/search?q=red").status_code == 200
+        assert [each.result().status_code for each in waiting] == [200] * 3
+        pictures._turns = _Turns(3, wait_seconds=0.1)
+        with pictures._turns.taken():
+            for route in ROUTES:
+                late = sent(client, route)
+                assert late.status_code == 503, route
+                assert "waited 0.1 s for others to be decoded: send it" in late.text
+                assert int(late.headers["retry-after"]) > 0
+        for route in ROUTES:
+            assert sent(client, route).status_code in {200, 303}, route
+        # One that is broken gives its turn back.
+        for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n") * 2:
+            answer = client.post("/api/v1/search", files={"image": ("a.png", content)})
+            assert answer.status_code == 422
+        assert sent(client, "search", 9).status_code == 200
