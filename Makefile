@@ -78,6 +78,7 @@ kibana-elsewhere: setup
 	@.venv/bin/es-imgsearch kibana import .kibana.ndjson $(if $(SPACE),--space $(SPACE)) \
 	 $(if $(OVERWRITE),--overwrite)
 
+# ES_LINE=9 is 9.4, with data of its own; `make test ES_LINE=9` runs the tests on it.
 es-up:  ## start Elasticsearch 8.19 on 127.0.0.1:9200 (data in .elasticsearch)
 	@dev/es-up
 
