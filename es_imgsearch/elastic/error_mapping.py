@@ -117,8 +117,8 @@ def _unsupported_product(error: Any, address: str, _index: str) -> StoreUnreacha
 def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
     """Report another server as transient: it may be a proxy's page during an outage."""
     return StoreUnreachable(
-        f"The server at {address} is not Elasticsearch 8 or 9 ({why}): set the address with ES_URL or"
-        " --es-url."
+        f"The server at {address} is not Elasticsearch 8 or 9 ({why}): set the address with"
+        " ES_URL or --es-url."
     )
 
 
