@@ -210,7 +210,9 @@ def test_each_mistake_says_what_to_do(house: House, servers: Servers) -> None:
     there = run(url, index, "snapshot", "restore", *option, code=2)
     assert f"es-imgsearch drop --index {index}" in there.stderr
     run(url, index, "drop", "--yes")
-    run(url, index, "snapshot", "restore", *option)
+    restored = run(url, index, "snapshot", "restore", *option)
+    assert f"es-imgsearch sync --index {index} DIR..." in restored.stderr
+    assert "0 embedded" in run(url, index, "sync", str(house.folder)).stderr
     assert house.differing() == []
     # Another index in the same repository has no snapshot there.
     assert run(url, f"{index}-b", "snapshot", "list", *option).stdout == ""

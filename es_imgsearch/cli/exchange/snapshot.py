@@ -1,4 +1,4 @@
-"""`snapshot`: snapshots of an index in a repository of Elasticsearch, and their restore."""
+"""`snapshot`: save an index in a repository of Elasticsearch, and restore it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def snapshot() -> None:
 @click.option("--location", required=True, type=click.Path(path_type=Path), metavar="DIR",
               help="A folder that all nodes see, in path.repo of each.")  # fmt: skip
 def repository(settings: Settings, repository: str, location: Path) -> None:
-    """Register a folder of the servers as repository; other kinds are registered in Kibana."""
+    """Register a folder of the servers as repository.
+
+    Repositories of other kinds, such as S3, are registered with Elasticsearch or in Kibana.
+    """
     _snapshots(settings, repository).register(str(location))
     click.echo(f"Repository {repository!r} keeps snapshots in {str(location)!r}.", err=True)
 

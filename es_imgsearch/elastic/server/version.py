@@ -1,4 +1,4 @@
-"""Versions of Elasticsearch that this program works with, and what depends on them.
+"""Versions of Elasticsearch that are supported, and what depends on them.
 
 The one place that compares versions.  The client is that of 8.19: servers of 9 answer it
 (`compatible-with=8`), while a client of 9 is refused by servers of 8 (elasticsearch-py #2927).
@@ -60,7 +60,7 @@ def parse(version: str) -> Numbers:
 
 
 def check(version: str) -> str | None:
-    """Check that a server's version is supported; return a warning about a known fault, if any.
+    """Check that a version is supported; return a warning of a known fault, or None.
 
     Raises StoreRejected.
     """
@@ -76,7 +76,7 @@ def check(version: str) -> str | None:
 
 
 def with_vectors_in_source(version: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Body of an index, or of a template, whose mapping alone decides what is in `_source`.
+    """Let the mapping of an index or a template alone decide what is in `_source`.
 
     A server that does not know the setting is not sent it.
     """

@@ -1,4 +1,4 @@
-"""Snapshots of an index with everything that belongs to it, and their restore (`snapshot`).
+"""Save an index with all that belongs to it, and restore it (`snapshot`).
 
     images-000001-…  images-failures-…  images-state-…  ──create──▶ repository ──restore──▶ cluster
 
