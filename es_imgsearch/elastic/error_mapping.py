@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,10 @@ _BUSY = {408, 429, 502, 503, 504}
 # Statuses by which other servers answer requests that only Elasticsearch knows.  A proxy that
 # refuses the type or the size of one request is no outage: waiting would not help.
 _FOREIGN_STATUSES = {404, 405, 410, 421, 501}
+
+# Of a security_exception; privileges are listed from the least on.
+_GRANTED_BY = re.compile(r"granted by the (cluster|index) privileges \[([a-z0-9_:/*]+)")
+_ON_INDICES = re.compile(r" on (?:restricted )?indices \[([^\]]+)\]")
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:
@@ -66,7 +71,10 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot search now ({message}).")
     if status in {401, 403}:
-        return StoreDenied(f"Elasticsearch does not allow searching ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow searching ({message}): the key or user needs"
+            f" {_privilege(message)}."
+        )
     return StoreRejected(f"Elasticsearch rejected the search ({message}).")
 
 
@@ -80,7 +88,10 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
     if kind == "index_not_found_exception":
         return None
     if kind == "security_exception":
-        return StoreDenied(f"Elasticsearch does not allow reading ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow reading ({message}): the key or user needs"
+            f" {_privilege(message)}."
+        )
     return _closed(error) or StoreBusy(f"Elasticsearch cannot read now ({message}).")
 
 
@@ -136,7 +147,7 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         hint = (
             "set ES_API_KEY, or user:password@ in ES_URL"
             if status == 401
-            else "its key or user needs more privileges"
+            else f"its key or user needs {_privilege(reason)}"
         )
         return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
     if status == 404 and kind == "index_not_found_exception":
@@ -159,6 +170,16 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         else f"The server at {address} rejected the request ({detail}) and does not identify itself"
         " as Elasticsearch: check for a proxy, and whether the address needs https://."
     )
+
+
+def _privilege(reason: str) -> str:
+    """Name the least privilege that the reason of a refusal lists, and the index."""
+    granted = _GRANTED_BY.search(reason)
+    if granted is None:
+        return "more privileges"
+    where = _ON_INDICES.search(reason)
+    on = "" if where is None else f" on {where[1]}"
+    return f"the {granted[1]} privilege {granted[2]!r}{on}"
 
 
 def _closed_of_request(error: elastic_transport.ApiError) -> StoreBusy | None:
