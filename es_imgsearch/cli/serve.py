@@ -205,7 +205,6 @@ def _listening(address: str, port: int) -> socket.socket:
         # Else an answer waits up to 40 ms until the client acknowledges the headers: asyncio sets
         # it on its own sockets only.  Connections inherit it.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
     except UnicodeError as error:
         raise UsageError(
             f"{address}:{port} cannot be listened on: no host has that name, since what stands"
@@ -218,3 +217,4 @@ def _listening(address: str, port: int) -> socket.socket:
         number = None if isinstance(error, socket.gaierror) else error.errno
         why = os.strerror(number) if number else error.strerror
         raise UsageError(f"{address}:{port} cannot be listened on: {why}.") from error
+    return listening

@@ -11,6 +11,7 @@ import elastic_transport
 import elasticsearch
 
 from es_imgsearch.elastic.naming import no_index
+from es_imgsearch.elastic.server.version import SUPPORTED
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
@@ -127,14 +128,14 @@ def _unsupported_product(error: Any, address: str, _index: str) -> StoreUnreacha
 def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
     """Report another server as transient: it may be a proxy's page during an outage."""
     return StoreUnreachable(
-        f"The server at {address} is not Elasticsearch 8 ({why}): set the address with ES_URL or"
-        " --es-url."
+        f"The server at {address} is not Elasticsearch 8 or 9 ({why}): set the address with"
+        " ES_URL or --es-url."
     )
 
 
 def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
     status = error.meta.status
-    # Elasticsearch 8 marks all its answers; the client checks successful ones only.
+    # Elasticsearch marks all its answers; the client checks successful ones only.
     is_marked = "x-elastic-product" in error.meta.headers
     if not is_marked and (status in _FOREIGN_STATUSES or status < 400):
         return _not_elasticsearch(address, f"HTTP {status}")
@@ -153,6 +154,12 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         return IndexMissing(no_index(index, address))
     if status == 404:
         return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
+    if kind == "media_type_header_exception":
+        # A server answers clients of its own major version and of the one before.
+        return StoreRejected(
+            f"Elasticsearch at {address} is of a version that this program does not know"
+            f" ({reason}): use a server of version {SUPPORTED}."
+        )
     if status == 413:
         return StoreRejected(f"The request is too large for Elasticsearch ({detail}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
