@@ -40,7 +40,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Texts and pictures to be embedded by a model: `QueryEncoder.embed` and its arguments."""
+    """Texts and pictures to embed: `QueryEncoder.embed` and its arguments."""
 
     embed: Callable[..., Any]
     info: Any
