@@ -185,7 +185,7 @@ def _holds_everyone(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> b
     """Whether a network has all addresses, of IPv4 in IPv6 too, or half of them."""
     if network.prefixlen <= 1:
         return True
-    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    mapped = ipaddress.IPv6Network("::ffff:0:0/96")
     return isinstance(network, ipaddress.IPv6Network) and mapped.subnet_of(network)
 
 
