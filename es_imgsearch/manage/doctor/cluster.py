@@ -8,11 +8,13 @@ from typing import Final
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.errors import readable_bytes
 from es_imgsearch.manage.doctor.setup import Finding, SetUp, names_with, request_words
+from es_imgsearch.watch.commands import command_line
 
 # A lease of a daemon lasts 10 s by default, and is judged by this machine's clock.
 _CLOCK_SECONDS: Final = 5.0
 # https://www.elastic.co/docs/deploy-manage/production-guidance/optimize-performance/size-shards
 _LARGEST_SHARD_BYTES: Final = 50 * 10**9
+_GOOD_SHARD_BYTES: Final = 30 * 10**9
 
 # From the least free space to the most.
 _WATERMARKS: Final = {
@@ -110,7 +112,12 @@ def shards(setup: SetUp) -> Iterator[Finding]:
                 f"{name}: its {number} shard{'s have' if number > 1 else ' has'}"
                 f" {readable_bytes(size // number)} each; larger than"
                 f" {readable_bytes(_LARGEST_SHARD_BYTES)} they take long to move and to search."
-                " A reindex into more shards ends that.",
+                " To make more of them:",
+                command_line(
+                    ["reindex"],
+                    [],
+                    ["--shards", str(-(-size // _GOOD_SHARD_BYTES)), "--index", setup.index],
+                ),
             )
 
 
