@@ -89,7 +89,7 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
 
 
 def _addresses_and_options(url: str, options: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Return the addresses without credentials, and options with those of the first that has any.
+    """Return the addresses without credentials; options have the first that are given.
 
     A request that one node does not answer is sent to another one.
     """

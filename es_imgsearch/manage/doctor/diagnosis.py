@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
+from es_imgsearch.elastic.server import version
+from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError, StoreRejected
 from es_imgsearch.manage.doctor import access, cluster, machine
 from es_imgsearch.manage.doctor.hints import hints
 from es_imgsearch.manage.doctor.setup import Finding, SetUp
@@ -14,6 +15,16 @@ from es_imgsearch.watch.commands import command_line
 
 # In a smaller index people see at once what is right.
 _CALIBRATED_FROM: Final = 1000
+
+
+def server(setup: SetUp) -> Iterator[Finding]:
+    """Yield a finding for a version that is not supported or has a known fault."""
+    try:
+        fault = version.check(setup.version)
+    except StoreRejected as error:
+        fault = str(error)
+    if fault is not None:
+        yield Finding("server", fault)
 
 
 def state(setup: SetUp) -> Iterator[Finding]:
@@ -34,6 +45,7 @@ def relevance(setup: SetUp) -> Iterator[Finding]:
 
 
 CHECKS: Final[Mapping[str, Callable[[SetUp], Iterator[Finding]]]] = {
+    "server": server,
     "key": access.expiry,
     "disks": cluster.disks,
     "blocks": cluster.blocks,
