@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -50,7 +51,7 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
-        return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
+        return StoreDenied(f"Elasticsearch does not allow writing ({_lacks(message) or message}).")
     return StoreRejected(f"Elasticsearch rejected the document ({message}).")
 
 
@@ -65,7 +66,9 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot search now ({message}).")
     if status in {401, 403}:
-        return StoreDenied(f"Elasticsearch does not allow searching ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow searching ({_lacks(message) or message})."
+        )
     return StoreRejected(f"Elasticsearch rejected the search ({message}).")
 
 
@@ -79,7 +82,7 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
     if kind == "index_not_found_exception":
         return None
     if kind == "security_exception":
-        return StoreDenied(f"Elasticsearch does not allow reading ({message}).")
+        return StoreDenied(f"Elasticsearch does not allow reading ({_lacks(message) or message}).")
     return _closed(error) or StoreBusy(f"Elasticsearch cannot read now ({message}).")
 
 
@@ -132,12 +135,10 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
     if status in {401, 403} and kind != "cluster_block_exception":
-        hint = (
-            "set ES_API_KEY, or user:password@ in ES_URL"
-            if status == 401
-            else "its key or user needs more privileges"
-        )
-        return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+        if status == 401:
+            return _unauthenticated(error, address, detail)
+        hint = _lacks(reason) or f"its key or user needs more privileges ({detail})"
+        return StoreDenied(f"Elasticsearch at {address} refuses this client: {hint}.")
     if status == 404 and kind == "index_not_found_exception":
         return IndexMissing(no_index(index, address))
     if status == 404:
@@ -151,6 +152,50 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         if is_marked
         else f"The server at {address} rejected the request ({detail}) and does not identify itself"
         " as Elasticsearch: check for a proxy, and whether the address needs https://."
+    )
+
+
+# What Elasticsearch says of a key that it refuses, and what that means.
+_REFUSED_KEYS = {
+    "api key is expired": "The API key has expired",
+    "has been invalidated": "The API key was revoked",
+    "unable to find apikey": "The API key is not known there",
+    "invalid credentials for api key": "The API key is wrong",
+}
+
+
+def _unauthenticated(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
+    details = error.body.get("error") if isinstance(error.body, Mapping) else None
+    said = str((details or {}).get("additional_unsuccessful_credentials", "")).lower()
+    for words, meaning in _REFUSED_KEYS.items():
+        if words in said:
+            return StoreDenied(
+                f"{meaning} (401 from Elasticsearch at {address}): set ES_API_KEY to another one."
+            )
+    return StoreDenied(
+        f"Elasticsearch at {address} refuses this client ({detail}): set ES_API_KEY, or"
+        " user:password@ in ES_URL."
+    )
+
+
+_UNAUTHORIZED = re.compile(
+    r"action \[(?P<action>\S+)\] is unauthorized for .*?"
+    r"(?: on (?:restricted )?indices \[(?P<names>.*?)\])?"
+    r", this action is granted by the (?P<kind>\w+) privileges \[(?P<privileges>.*?)\]"
+)
+
+
+def _lacks(reason: str) -> str | None:
+    """Say which right a key or user lacks; None if Elasticsearch does not."""
+    found = _UNAUTHORIZED.search(reason)
+    if found is None:
+        return None
+    elsewhere = "the cluster" if found["kind"] == "cluster" else "an index"
+    where = elsewhere if found["names"] is None else f"'{found['names']}'"
+    privileges = found["privileges"].replace(",", ", ")
+    return (
+        f"its key or user lacks a right on {where}: any of the {found['kind']} privileges"
+        f" {privileges} has it (action {found['action']})"
     )
 
 

@@ -65,11 +65,12 @@ class Secured(ServerProcess):
             SETUP / "certificates",
             CERTS=str(self._configuration / "certs"), CA=str(self.ca.parent),
         )  # fmt: skip
-        ports = {
+        own = {
             "http.port": self.port,
             "transport.port": get_port(None, exclude_ports=[self.port]),
+            "path.repo": self.folder / "snapshots",
         }
-        self.launch({**self._settings_of_compose(), **ports}, self._environment)
+        self.launch({**self._settings_of_compose(), **own}, self._environment)
         until(self._listens, START_SECONDS)
 
     def _settings_of_compose(self) -> dict[str, str]:
