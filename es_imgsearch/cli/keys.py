@@ -50,7 +50,7 @@ def create(settings: Settings, role: str, expires: str, name: str | None, as_jso
 
     It may do what its role needs on this index and its companions, and nothing else.
     """
-    from es_imgsearch.manage.access.keys import create_key, key_document, parse_lifetime
+    from es_imgsearch.manage.production.keys import create_key, key_document, parse_lifetime
 
     lifetime_seconds = parse_lifetime(expires, datetime.now(UTC))
     connection = open_store(settings).connection
@@ -73,7 +73,7 @@ def create(settings: Settings, role: str, expires: str, name: str | None, as_jso
 @json_option
 def list_command(settings: Settings, revoked: bool, as_json: bool) -> None:
     """List the keys of this index: name, role, state, end and id; never a secret."""
-    from es_imgsearch.manage.access.keys import key_document, list_keys
+    from es_imgsearch.manage.production.keys import key_document, list_keys
 
     found = list_keys(open_store(settings).connection, revoked=revoked)
     if as_json:
@@ -91,7 +91,7 @@ def list_command(settings: Settings, revoked: bool, as_json: bool) -> None:
 @click.argument("name", metavar="NAME|ID")
 def revoke(settings: Settings, name: str) -> None:
     """Revoke a key of this index: it opens nothing from now on."""
-    from es_imgsearch.manage.access.keys import revoke_key
+    from es_imgsearch.manage.production.keys import revoke_key
 
     key = revoke_key(open_store(settings).connection, name)
     click.echo(f"Revoked the key {key.name!r} of role {key.role} ({key.key_id}).", err=True)

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.manage.access.roles import role_descriptor
+from es_imgsearch.manage.production.roles import role_descriptor
 from es_imgsearch.settings import load_settings
 from tests.support.house import paint
 from tests.support.secured import PASSWORD, Secured

@@ -16,7 +16,7 @@ def naming_the_role(index: str) -> Iterator[None]:
     try:
         yield
     except StoreDenied as error:
-        from es_imgsearch.manage.access.roles import least_role
+        from es_imgsearch.manage.production.roles import least_role
 
         command = _command()
         role = least_role(command)

@@ -18,7 +18,7 @@ from typing import Any, Final
 from es_imgsearch import __version__
 from es_imgsearch.elastic.client import Connection
 from es_imgsearch.errors import StoreDenied, UsageError, counted, did_you_mean, escaped, shown_value
-from es_imgsearch.manage.access.roles import ROLES, role_descriptor
+from es_imgsearch.manage.production.roles import ROLES, role_descriptor
 
 APPLICATION: Final = "es-imgsearch"
 _MOST_KEYS: Final = 10_000
@@ -107,7 +107,9 @@ def create_key(
         body["expiration"] = f"{lifetime_seconds}s"
     made = connection.request("POST", "/_security/api_key", body)
     expires = made.get("expiration")
-    info = KeyInfo(name, role, made["id"], "active", _time(time.time() * 1000) or "", _time(expires))
+    info = KeyInfo(
+        name, role, made["id"], "active", _time(time.time() * 1000) or "", _time(expires)
+    )
     return NewKey(info, made["encoded"])
 
 

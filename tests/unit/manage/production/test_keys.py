@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.manage.access.keys import KeyInfo, NewKey, parse_lifetime
+from es_imgsearch.manage.production.keys import KeyInfo, NewKey, parse_lifetime
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 

@@ -104,7 +104,7 @@ ROLES: Final[Mapping[str, Role]] = {
         (
             Grant(
                 (_ALL,),
-                ("view_index_metadata",),
+                ("view_index_metadata", "monitor"),
             ),
         ),
     ),
@@ -151,6 +151,8 @@ LEAST_ROLE: Final[Mapping[str, str]] = {
     "kibana import": "kibana-import",
     "kibana save-search": "kibana-import",
     "serve": "read",
+    "snapshot create": "snapshot",
+    "snapshot list": "snapshot",
     "plan": "read",
     "doctor": "read",
 }
