@@ -66,7 +66,10 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
-        return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow writing ({message}): the key or user needs"
+            f" {_privilege(message)}."
+        )
     return StoreRejected(f"Elasticsearch rejected the document ({message}).")
 
 
@@ -157,11 +160,9 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
     if status in {401, 403} and kind != "cluster_block_exception":
-        hint = (
-            "set ES_API_KEY, or user:password@ in ES_URL"
-            if status == 401
-            else f"its key or user needs {_privilege(reason)}"
-        )
+        if status == 401:
+            return _unauthenticated(error, address, detail)
+        hint = f"its key or user needs {_privilege(reason)}"
         return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
     if status == 404 and kind == "index_not_found_exception":
         return IndexMissing(no_index(index, address))
@@ -184,6 +185,29 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         if is_marked
         else f"The server at {address} rejected the request ({detail}) and does not identify itself"
         " as Elasticsearch: check for a proxy, and whether the address needs https://."
+    )
+
+
+# What Elasticsearch says of a key that it refuses, and what that means.
+_REFUSED_KEYS = {
+    "api key is expired": "The API key has expired",
+    "has been invalidated": "The API key was revoked",
+    "unable to find apikey": "The API key is not known there",
+    "invalid credentials for api key": "The API key is wrong",
+}
+
+
+def _unauthenticated(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
+    details = error.body.get("error") if isinstance(error.body, Mapping) else None
+    said = str((details or {}).get("additional_unsuccessful_credentials", "")).lower()
+    for words, meaning in _REFUSED_KEYS.items():
+        if words in said:
+            return StoreDenied(
+                f"{meaning} (401 from Elasticsearch at {address}): set ES_API_KEY to another one."
+            )
+    return StoreDenied(
+        f"Elasticsearch at {address} refuses this client ({detail}): set ES_API_KEY, or"
+        " user:password@ in ES_URL."
     )
 
 

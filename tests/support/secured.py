@@ -62,6 +62,7 @@ class Secured(ServerProcess):
         ports = {
             "http.port": self.port,
             "transport.port": get_port(None, exclude_ports=[self.port]),
+            "path.repo": self.folder / "snapshots",
         }
         self.launch({**self._settings_of_compose(), **ports}, self._environment)
         until(self._listens, START_SECONDS)
