@@ -229,6 +229,8 @@ def doctor(settings: Settings, as_json: bool) -> None:
                 print_line(f"      {each.command}")
         for name, why in found.unchecked.items():
             print_line(f"({name} could not be checked: {why})")
+        if found.roles:
+            print_line(f"This key or user has the rights of: {', '.join(found.roles)}.")
         if not found.findings:
             looked = len(CHECKS) - len(found.unchecked)
             print_line(f"Nothing is wrong, by {counted(looked, 'check')}.")

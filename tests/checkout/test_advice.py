@@ -75,6 +75,10 @@ CARRIED_OUT = {
     "manage.init:_arrange": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
     "manage.doctor.cluster:shards": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
+    "manage.doctor.access:expiry": "e2e/test_doctor_rights.py"
+    "::test_a_key_that_expires_soon_is_replaced_as_it_says",
+    "manage.doctor.access:rights": "e2e/test_doctor_rights.py"
+    "::test_a_key_of_no_role_is_replaced_as_it_says",
     "manage.doctor.cluster:memory": "e2e/test_doctor.py"
     "::test_vectors_that_the_page_cache_does_not_hold_are_made_smaller_as_it_says",
     "manage.doctor.diagnosis:relevance": "e2e/test_doctor.py"
