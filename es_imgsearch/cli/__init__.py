@@ -35,7 +35,7 @@ from es_imgsearch.cli.production.plan import plan
 from es_imgsearch.cli.reindex import reindex
 from es_imgsearch.cli.search import search, similar
 from es_imgsearch.cli.serving.serve import serve
-from es_imgsearch.cli.status import status
+from es_imgsearch.cli.status import doctor, status
 from es_imgsearch.cli.sync import sync
 from es_imgsearch.cli.verify import failures, verify
 from es_imgsearch.cli.watch import watch
@@ -74,7 +74,7 @@ def main(verbose: bool) -> None:
 main.headings = {
     "Find pictures": [find, search, similar, duplicates, identify],
     "Make an index": [init, reindex, encoder, drop],
-    "Keep it up to date": [watch, sync, describe, status, verify, failures],
+    "Keep it up to date": [watch, sync, describe, status, verify, failures, doctor],
     "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
     "Exchange": [export_command, import_command, snapshot, kibana],
     "Serve": [serve],

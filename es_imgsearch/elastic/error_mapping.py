@@ -16,6 +16,7 @@ from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
     IndexMissing,
+    ShardsMoving,
     StoreBusy,
     StoreDenied,
     StoreError,
@@ -28,6 +29,15 @@ AsyncClient = elasticsearch.AsyncElasticsearch
 
 JSON_TYPE, SMILE_TYPE = "application/json", "application/vnd.elasticsearch+smile"
 
+# While a node stops, and until the others know; a search met the first while each of three nodes
+# was started again (8.19.13).
+_MOVING = {
+    "search_context_missing_exception",
+    "no_shard_available_action_exception",
+    "node_closed_exception",
+    "node_disconnected_exception",
+    "node_not_connected_exception",
+}
 _BUSY = {408, 429, 502, 503, 504}
 # Statuses by which other servers answer requests that only Elasticsearch knows.  A proxy that
 # refuses the type or the size of one request is no outage: waiting would not help.
@@ -71,6 +81,8 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     status = int(result.get("status", 500))
     if closed := _closed(causes[0]):
         return closed
+    if causes[0].get("type") in _MOVING:
+        return ShardsMoving(f"Elasticsearch cannot search now ({message}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot search now ({message}).")
     if status in {401, 403}:
@@ -95,7 +107,8 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
             f"Elasticsearch does not allow reading ({message}): the key or user needs"
             f" {_privilege(message)}."
         )
-    return _closed(error) or StoreBusy(f"Elasticsearch cannot read now ({message}).")
+    busy = ShardsMoving if error.get("type") in _MOVING else StoreBusy
+    return _closed(error) or busy(f"Elasticsearch cannot read now ({message}).")
 
 
 def _closed(error: Mapping[str, Any]) -> StoreBusy | None:
@@ -153,6 +166,8 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
     if status == 404 and kind == "index_not_found_exception":
         return IndexMissing(no_index(index, address))
+    if kind in _MOVING:
+        return ShardsMoving(f"Elasticsearch at {address} cannot do this now ({detail}).")
     if status == 404:
         return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
     if kind == "media_type_header_exception":

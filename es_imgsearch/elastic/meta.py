@@ -21,6 +21,7 @@ from es_imgsearch.elastic.meta_entries import (
     CopyCheckpoint,
     Curve,
     ReductionEntry,
+    ShardLayout,
     Tuning,
     curves_from_body,
 )
@@ -298,6 +299,7 @@ class IndexInfo:
     source_excludes: Sequence[str] = ()
     aliases: Collection[str] = ()
     analysis: Mapping[str, Any] = field(default_factory=dict)
+    layout: ShardLayout = field(default_factory=ShardLayout)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -325,6 +327,7 @@ class IndexInfo:
             source_excludes=tuple(mappings.get("_source", {}).get("excludes", ())),
             aliases=tuple(body.get("aliases", ())),
             analysis=settings.get("analysis", {}),
+            layout=ShardLayout.from_settings(settings),
         )
 
     def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:

@@ -26,6 +26,7 @@ ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_re
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
 SERVICE, SNAPSHOTS = "e2e/test_service_client.py", "e2e/test_snapshots.py"
 API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
+LAYOUT = "e2e/test_layout.py"
 VIEWS, RIGHTS = "e2e/test_gallery_views.py", "e2e/test_rights.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
@@ -71,10 +72,16 @@ CARRIED_OUT = {
     "elastic.naming:no_index": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
+    "manage.init:_arrange": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
+    "manage.doctor.cluster:shards": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
-    "manage.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
-    "manage.hints:_root": f"{VIEWS}::test_what_status_advises_works",
-    "manage.hints:_files": f"{VIEWS}::test_what_status_advises_works",
+    "manage.doctor.cluster:memory": "e2e/test_doctor.py"
+    "::test_vectors_that_the_page_cache_does_not_hold_are_made_smaller_as_it_says",
+    "manage.doctor.diagnosis:relevance": "e2e/test_doctor.py"
+    "::test_relevance_is_calibrated_as_it_says",
+    "manage.doctor.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
+    "manage.doctor.hints:_root": f"{VIEWS}::test_what_status_advises_works",
+    "manage.doctor.hints:_files": f"{VIEWS}::test_what_status_advises_works",
     "serve.answers.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
     "::test_a_large_index_is_compared_by_the_command",
     "manage.status:renewing_words": "e2e/test_words.py"
@@ -183,8 +190,8 @@ OF_PACKAGES = {
 
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
-    "manage.hints:_index": "commands of cli.status:_print_generations, which a test carries out",
-    "manage.hints:_search": "the commands of cli.status:_tuning_line, which a test carries out",
+    "manage.doctor.hints:_index": "those of cli.status:_print_generations, which a test does",
+    "manage.doctor.hints:_search": "those of cli.status:_tuning_line, which a test carries out",
     "cli.find:_make_index": "needs a model hub",
     "cli.status:_print_daemon": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",
