@@ -27,10 +27,11 @@ from es_imgsearch.cli.judge.codes import codes
 from es_imgsearch.cli.judge.evaluate import calibrate, evaluate
 from es_imgsearch.cli.judge.tags import identify, tags
 from es_imgsearch.cli.judge.tune import tune
-from es_imgsearch.cli.keys import keys
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.printing.lines import drop_output
 from es_imgsearch.cli.printing.logs import set_up_logging
+from es_imgsearch.cli.production.keys import keys
+from es_imgsearch.cli.production.plan import plan
 from es_imgsearch.cli.reindex import reindex
 from es_imgsearch.cli.search import search, similar
 from es_imgsearch.cli.serving.serve import serve
@@ -77,7 +78,7 @@ main.headings = {
     "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
     "Exchange": [export_command, import_command, snapshot, kibana],
     "Serve": [serve],
-    "Run it for others": [keys],
+    "Run it for others": [plan, keys],
     "Help": [help_command, completion],
 }
 for _commands in main.headings.values():

@@ -55,7 +55,7 @@ CARRIED_OUT = {
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
     "codes.storage:read_coder": f"{CODES}"
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
-    "cli.keys:create": f"{RIGHTS}::test_a_key_is_printed_once_and_listed_without_its_secret",
+    "cli.production.keys:create": f"{RIGHTS}::test_a_key_is_printed_once_and_listed_without_its_secret",
     "cli.printing.access:naming_the_role": f"{RIGHTS}::test_what_a_refusal_advises_works",
     "cli.printing.access:warn_of_password": f"{RIGHTS}::test_no_process_shows_a_secret",
     "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
@@ -178,7 +178,8 @@ OF_OPTIONS = {
     "manage.transfer.snapshots:Snapshots._find", "manage.vector_sample:_sample_file",
     "manage.vector_sample:_sample_index", "pipeline.reporting.metrics:MetricsServer.__init__",
     "quality.code_training:_check_arguments", "quality.code_training:_train",
-    "manage.production.keys:parse_lifetime", "search.reduced:register_originals",
+    "cli.production.plan:plan", "manage.production.keys:parse_lifetime",
+    "manage.production.plan:make_plan", "search.reduced:register_originals",
     "watch.roots:claim_root.entered",
 }  # fmt: skip
 
@@ -201,6 +202,7 @@ NOT_CARRIED_OUT = {
     "manage.redescribe:redescribe_pictures": "needs an index of an earlier version",
     "cli.exchange.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",
     "kibana.check_queries:data_view_problems": "as _api_error, of an index beside",
+    "manage.production.plan:_of_profile": "a plan before there is an index",
     "manage.taken_local:fill_taken_local": "needs a server that fails midway",
     "manage.upgrade:_map_taken": "needs two keys of a secured server",
     "cli.reindex:_print_outcome": "more missing originals are allowed by the number that is known",

@@ -1,1 +1,1 @@
-"""Rights of API keys: roles, and the keys made with them."""
+"""Running it for others: rights of keys, and how large an index becomes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from es_imgsearch.cli.keys import keys
+from es_imgsearch.cli.production.keys import keys
 from es_imgsearch.manage.production.roles import LEAST_ROLE, ROLES, least_role, role_descriptor
 from tests.support import CHECKOUT
 
