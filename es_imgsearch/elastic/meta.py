@@ -25,7 +25,7 @@ from es_imgsearch.elastic.meta_entries import (
     curves_from_body,
 )
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
-from es_imgsearch.records import Grid, disk_path
+from es_imgsearch.records import Grid, disk_path, is_url, path_of
 
 # 1 kept everything in `_meta`, 2 roots and what was learned, 3 had no `taken_local`: see `upgrade`.
 SCHEMA_VERSION = 4
@@ -187,13 +187,15 @@ class Meta:
     # -- documents -----------------------------------------------------------------------------
 
     def path_on(self, host: str, root: str, relative_path: str) -> Path | None:
-        """Return the path of a stored file; None if its root is not on this host."""
+        """Return the path or URL of a stored file; None if its root is on another host."""
         entry, below = self.roots.get(root), disk_path(relative_path)
         # This program stores no path that leads out of its root; who may write to an index must
         # not name another file.
-        if entry is None or entry["host"] != host or ".." in below.split("/"):
+        if entry is None or ".." in below.split("/"):
             return None
-        return Path(disk_path(entry["path"])) / below.lstrip("/")
+        path = path_of(disk_path(entry["path"]))
+        # A URL is not of the host that indexed it alone.
+        return path / below.lstrip("/") if entry["host"] == host or is_url(path) else None
 
     @property
     def roots_document(self) -> str:

@@ -316,7 +316,9 @@ def _local_roots(info: IndexInfo, host: str) -> dict[str, Root]:
     local = {}
     for name, entry in info.meta.roots.items():
         root = registered_root(name, info.meta)
-        if root is not None and entry["host"] == host and os.path.isdir(root.path):
+        if root is None:
+            continue
+        if root.is_url or (entry["host"] == host and os.path.isdir(root.path)):
             local[name] = root
     return local
 

@@ -16,8 +16,10 @@ from es_imgsearch.watch.places import (
     is_below,
     is_link,
     is_looked_at,
+    why_left_out,
 )
 from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.watch.sources.opened import status_at
 
 IsNonPicture = Callable[[FileState], bool]
 
@@ -57,8 +59,10 @@ class RootFiles:
             return self._presence(path, is_non_picture)
 
     def _presence(self, path: str, is_non_picture: Callable[[FileState], bool]) -> Presence:
-        if self._is_excluded(path):
+        if why_left_out(self._prunes, path):
             return Presence.GONE
+        if self._root.is_url:
+            return self._presence_at_url(path, is_non_picture)
         if any(is_below(path, each) for each in self._unmounted):
             return self._look(path, is_non_picture, absent=Presence.UNKNOWN)
         if broken_link(self._root, path.rpartition("/")[0]) is not None:
@@ -84,8 +88,20 @@ class RootFiles:
         except OSError:
             return Presence.UNKNOWN
 
+    def _presence_at_url(self, path: str, is_non_picture: IsNonPicture) -> Presence:
+        # That the whole bucket is there is checked before anything is deleted.
+        try:
+            state = FileState.of(status_at(self._root.absolute(path)))
+        except FileNotFoundError:
+            return Presence.GONE
+        except OSError:
+            return Presence.UNKNOWN
+        return Presence.GONE if is_non_picture(state) else Presence.PRESENT
+
     def has_other_case(self, path: str) -> bool:
         """Return True if a look at a path finds a file of another name."""
+        if self._root.is_url:
+            return False
         try:
             with self._disk.calling():
                 os.stat(self._root.absolute(path))
@@ -104,12 +120,3 @@ class RootFiles:
                 return False
             names = self._listings[folder] = frozenset(os.listdir(self._root.absolute(folder)))
         return name in names
-
-    def _is_excluded(self, path: str) -> bool:
-        *folders, name = path.split("/")
-        above = ""
-        for each in folders:
-            if self._prunes(each, above, True):
-                return True
-            above = f"{above}/{each}" if above else each
-        return bool(self._prunes(name, above, False))

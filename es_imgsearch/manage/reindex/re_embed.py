@@ -185,7 +185,9 @@ class ReEmbedder:
     def _root(self, document: Document) -> Root | None:
         """Root of a document if its originals are on this machine, else None."""
         root = registered_root(document["root"], self._meta)
-        if root is None or self._meta.roots[root.name]["host"] != self._settings.host:
+        if root is None or root.is_url:
+            return root
+        if self._meta.roots[root.name]["host"] != self._settings.host:
             return None
         return root
 
