@@ -87,7 +87,7 @@ class DeletionGuard:
 
     def remember_device(self, root: Root) -> None:
         """Store the device of the root's file system, to detect another one mounted later."""
-        self._devices.setdefault(root.name, source_of(os.fspath(root.path)).check())
+        self._devices.setdefault(root.name, _device(root))
 
     def resume(self, root: Root) -> None:
         """Forget the root's device and recent deletions.
@@ -203,7 +203,10 @@ class DeletionGuard:
         # An unreadable folder pauses deletions even if they are allowed.
         try:
             with self._disk(root).calling():
-                source_of(os.fspath(root.path)).check()
+                if root.is_url:
+                    source_of(os.fspath(root.path)).check()
+                else:
+                    os.scandir(root.path).close()
             if not missing:
                 return None
             # Counts and look-ups must include all acknowledged documents.
@@ -216,7 +219,7 @@ class DeletionGuard:
             return Pause(PauseKind.UNLISTABLE, reason, count, is_missing=is_missing)
 
     def _check_replaced(self, root: Root) -> Pause | None:
-        device = source_of(os.fspath(root.path)).check()
+        device = _device(root)
         if self._devices.setdefault(root.name, device) != device:
             return Pause(
                 PauseKind.OTHER_DEVICE,
@@ -284,6 +287,10 @@ class DeletionGuard:
 
     def _document_count(self, root: Root) -> int:
         return self._store.listings.count(root.name)
+
+
+def _device(root: Root) -> int:
+    return source_of(os.fspath(root.path)).check() if root.is_url else os.stat(root.path).st_dev
 
 
 def _is_empty(root: Root, prunes: Prunes) -> bool:
