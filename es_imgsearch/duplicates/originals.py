@@ -21,7 +21,7 @@ from es_imgsearch.duplicates.pixels import (
     may_be_parts,
     show_the_same,
 )
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta import Meta, is_open_on
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import decode
 from es_imgsearch.records import FileState, disk_path, is_url, path_of
@@ -59,7 +59,7 @@ class OriginalFiles:
         self._roots: Mapping[str, Path] = {
             name: path_of(disk_path(entry["path"]))
             for name, entry in meta.roots.items()
-            if entry["host"] == host or is_url(disk_path(entry["path"]))
+            if is_open_on(entry, host)
         }
         self._max_pixels = max_pixels
 

@@ -36,6 +36,15 @@ _COMPANIONS = ("background", "codes", "failures", "reduction", "searches", "stat
 _SEALED = ("dims", "revision", "fingerprint")
 
 
+# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
+IMPORTED_HOST = "(imported)"
+
+
+def is_open_on(entry: Mapping[str, Any], host: str) -> bool:
+    """Return True if a root's files can be opened on a host: its own, or at a URL."""
+    return entry["host"] == host or (entry["host"] != IMPORTED_HOST and is_url(entry["path"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Seal:
     """The encoder that an index is sealed to.
@@ -194,8 +203,7 @@ class Meta:
         if entry is None or ".." in below.split("/"):
             return None
         path = path_of(disk_path(entry["path"]))
-        # A URL is not of the host that indexed it alone.
-        return path / below.lstrip("/") if entry["host"] == host or is_url(path) else None
+        return path / below.lstrip("/") if is_open_on(entry, host) else None
 
     @property
     def roots_document(self) -> str:

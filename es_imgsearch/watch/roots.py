@@ -12,7 +12,7 @@ from typing import Any
 
 from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.mapping import Companion
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta import IMPORTED_HOST, Meta
 from es_imgsearch.elastic.state import (
     comparison_id,
     daemon_id,
@@ -31,9 +31,6 @@ from es_imgsearch.watch.given_roots import parse_roots as parse_roots
 from es_imgsearch.watch.inner_roots import check_unwatched, roots_inside
 
 logger = logging.getLogger(__name__)
-
-# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
-IMPORTED_HOST = "(imported)"
 
 
 def register_roots(

@@ -11,10 +11,13 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import LibraryMissing, RootError
 from es_imgsearch.search import ImageSearch
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.thumbnails import PictureFiles
+from es_imgsearch.testing import remove_index
 from es_imgsearch.watch.given_roots import parse_roots
 from tests.support.house import House, until
 from tests.support.s3_server import SECRET, Bucket, house_of, png
@@ -109,7 +112,7 @@ def test_an_object_that_is_moved_is_not_embedded_again(bucket: Bucket, there: Ho
 def test_a_prefix_that_is_suddenly_empty_deletes_nothing(bucket: Bucket, there: House):
     fill(bucket, 3)
     there.synced()
-    bucket.delete(*bucket.keys())
+    bucket.delete(*bucket.all_keys())
     indexer = there.synced()
     assert "empty" in indexer.paused["r"].message(indexer.roots[0], there.store.index)
     assert len(paths(there)) == 3
@@ -227,6 +230,61 @@ def test_thumbnails_and_originals_of_a_bucket_are_served(
         assert client.get(f"/images/{id_}", headers={"if-none-match": tag}).status_code == 304
         bucket.delete("r/a.png")
         assert client.get(f"/images/{id_}").status_code == 404
+
+
+# -- exports ---------------------------------------------------------------------------------
+
+
+def test_an_export_to_a_bucket_is_in_parts_and_is_imported_from_there(
+    bucket: Bucket, there: House, tmp_path: Path
+):
+    fill(bucket, 7)
+    there.synced()
+    url = bucket.url("out/vectors.parquet")
+    bucket.put("out/vectors.parquet/part-00009.parquet", b"of an earlier, longer export")
+    assert "7 pictures" in run(there, "export", url, "--part-rows", "3")
+    assert [key.rpartition("/")[2] for key in bucket.all_keys() if key.startswith("out/")] == [
+        "_SUCCESS", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"
+    ]  # fmt: skip
+    assert bucket.get("out/vectors.parquet/part-00000.parquet")[:4] == b"PAR1"
+    local = tmp_path / "one.parquet"
+    run(there, "export", str(local))
+    bucket.put("single.parquet", local.read_bytes())
+    for number, given in enumerate((url, bucket.url("single.parquet"))):
+        copy = f"{there.store.index}-{number}"
+        where = ["--index", copy, "--es-url", there.settings.es_url]
+        try:
+            result = CliRunner().invoke(main, ["import", given, *where])
+            assert (result.exit_code, "7 rows stored" in result.output) == (0, True), result.output
+            result = CliRunner().invoke(main, ["verify", f"r={bucket.url('r')}", *where])
+            assert "No differences" in result.output
+        finally:
+            remove_index(Store(connect(there.settings), copy))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("vectors.h5", "has to end in .parquet"),
+        ("vectors", "has to end in .parquet"),
+        ("none.parquet", "neither a file nor a part"),
+    ],
+)
+def test_what_cannot_be_imported_from_a_bucket(
+    bucket: Bucket, there: House, given: str, words: str
+):
+    assert words in run(there, "import", bucket.url(given), code=2)
+
+
+def test_what_cannot_be_exported_to_a_bucket(bucket: Bucket, there: House, tmp_path: Path):
+    assert "end in .parquet" in run(there, "export", bucket.url("vectors.h5"), code=2)
+    assert "only at a URL" in run(
+        there, "export", str(tmp_path / "a.parquet"), "--part-rows", "5", code=2
+    )
+    with bucket.server.refusing():
+        refused = run(there, "export", bucket.url("a.parquet"), code=1)
+    assert "cannot be written" in refused
+    assert SECRET not in refused
 
 
 # -- what is given ---------------------------------------------------------------------------

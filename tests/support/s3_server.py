@@ -99,7 +99,7 @@ class Bucket:
         content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return content
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         listed = self.client.list_objects_v2(Bucket=self.name)
         return [each["Key"] for each in listed.get("Contents", [])]
 
@@ -113,7 +113,7 @@ class Bucket:
 
     def remove(self) -> None:
         """Remove the bucket with all that is in it."""
-        self.delete(*self.keys())
+        self.delete(*self.all_keys())
         self.client.delete_bucket(Bucket=self.name)
 
     def url(self, key: str = "") -> str:
