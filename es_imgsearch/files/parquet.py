@@ -112,7 +112,7 @@ class ParquetWriter:
 
 
 class ParquetReader:
-    """`FileReader` for Parquet; `content` is the open file if it is none of a file system."""
+    """`FileReader` for Parquet; `content` is an open file, not of a file system."""
 
     def __init__(self, path: Path, content: Any = None) -> None:
         pa, pq = load_pyarrow()

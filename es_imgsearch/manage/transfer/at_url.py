@@ -65,7 +65,7 @@ class PartsWriter:
             self._put()
 
     def complete(self) -> None:
-        """Put the last part there, remove parts of an earlier export, and say that it is done."""
+        """Put the last part there, remove parts of an earlier export, mark it as done."""
         if self._part is None and not self._written:
             self._part = open_writer(self._file, self._columns, self._origin, at=self._file)
         if self._part is not None:

@@ -30,8 +30,8 @@ def source_of(place: str) -> Source:
     point = points.get(protocol) or points.get(_ANY_URL)
     if point is None:
         raise RootError(
-            f"No source opens {protocol!r}: install es-imgsearch again, whose entry points of"
-            f" {GROUP!r} are missing."
+            f"No source opens {protocol!r}: the entry points of {GROUP!r} are missing, so this"
+            " package has to be installed once more."
         )
     try:
         source: Source = point.load()(place)
