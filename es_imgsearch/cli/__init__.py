@@ -18,6 +18,7 @@ from es_imgsearch.cli.completion import completion
 from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
 from es_imgsearch.cli.exchange.kibana import kibana
+from es_imgsearch.cli.exchange.snapshot import snapshot
 from es_imgsearch.cli.exchange.transfer import export_command, import_command
 from es_imgsearch.cli.find import find
 from es_imgsearch.cli.help import help_command
@@ -73,7 +74,7 @@ main.headings = {
     "Make an index": [init, reindex, encoder, drop],
     "Keep it up to date": [watch, sync, describe, status, verify, failures],
     "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
-    "Exchange": [export_command, import_command, kibana],
+    "Exchange": [export_command, import_command, snapshot, kibana],
     "Serve": [serve],
     "Help": [help_command, completion],
 }

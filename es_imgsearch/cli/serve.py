@@ -113,7 +113,7 @@ def serve(
             raise UsageError("Name the file that gets the hash of the token with --token-file.")
         print_line(make_token(token_file))
         return
-    hashes = frozenset() if token_file is None else read_hashes(token_file)
+    has_tokens = token_file is not None and bool(read_hashes(token_file))
     # Wrong options end it before it starts processes.
     trusted = _networks(proxies)
     parse_rate(rate_limit or "")
@@ -122,14 +122,14 @@ def serve(
     store.info()
     with _listening(address, port) as listening:
         bound, port = listening.getsockname()[:2]
-        is_searched = bool(hashes) or ipaddress.ip_address(bound).is_loopback
+        is_searched = has_tokens or ipaddress.ip_address(bound).is_loopback
         # Reading processes start only now.
         pictures = PictureFiles(store, settings)
         app = create_app(
             pictures,
             SearchService(settings, originals=pictures) if is_searched else None,
             hosts={address, *hosts},
-            token_hashes=hashes,
+            token_file=token_file,
             rate_limit=rate_limit,
             root_path=root_path,
             access_log=AccessLog(_print_log_line, access_log) if access_log else None,
@@ -158,7 +158,7 @@ def serve(
         server = EndingServer(config, shutdown_seconds=settings.shutdown_seconds)
         # Without its API there is nothing that `search` could ask.
         near = bound if is_searched else ""
-        with announced(settings, near, port, needs_token=bool(hashes)):
+        with announced(settings, near, port, needs_token=has_tokens):
             server.run(sockets=[listening])
 
 
@@ -191,7 +191,6 @@ def _listening(address: str, port: int) -> socket.socket:
         # Else an answer waits up to 40 ms until the client acknowledges the headers: asyncio sets
         # it on its own sockets only.  Connections inherit it.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
     except UnicodeError as error:
         raise UsageError(
             f"{address}:{port} cannot be listened on: no host has that name, since what stands"
@@ -204,3 +203,4 @@ def _listening(address: str, port: int) -> socket.socket:
         number = None if isinstance(error, socket.gaierror) else error.errno
         why = os.strerror(number) if number else error.strerror
         raise UsageError(f"{address}:{port} cannot be listened on: {why}.") from error
+    return listening

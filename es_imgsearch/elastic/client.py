@@ -20,9 +20,10 @@ from elasticsearch import SerializationError
 from elasticsearch.serializer import OrjsonSerializer, TextSerializer
 
 from es_imgsearch.elastic.error_mapping import JSON_TYPE, SMILE_TYPE, translate_errors
-from es_imgsearch.elastic.http_node import HttpNode
 from es_imgsearch.elastic.naming import failures_alias, failures_generation, pinned_alias
 from es_imgsearch.elastic.requests import JSON, Request
+from es_imgsearch.elastic.server.http_node import HttpNode
+from es_imgsearch.elastic.server.version import holds_vectors, with_vectors_in_source
 from es_imgsearch.errors import SettingsError, UsageError
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 
@@ -264,6 +265,17 @@ class Connection:
     def refresh(self) -> None:
         """Make all acknowledged writes searchable."""
         self.request("POST", f"/{self.pictures},{self.failures}/_refresh")
+
+    def define(self, path: str, body: Mapping[str, Any]) -> None:
+        """Create an index, or an index template.
+
+        What is in `_source` is the same on every version of Elasticsearch: where documents have
+        vectors, it is asked for its version first.
+        """
+        mapped = body.get("template", body)["mappings"]
+        if holds_vectors(mapped):
+            body = with_vectors_in_source(self.version(), body)
+        self.request("PUT", path, body)
 
     def version(self) -> str:
         """Read the version of Elasticsearch."""

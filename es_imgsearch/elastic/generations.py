@@ -139,7 +139,7 @@ class Generations:
         }
         for alias, body in bodies.items():
             template = template_body(alias, body, alias + name.removeprefix(self._index))
-            self._connection.request("PUT", f"/_index_template/{alias}", template)
+            self._connection.define(f"/_index_template/{alias}", template)
         self._store_documents(meta)
         if for_loading:
             bodies[self._index] = loading_body(bodies[self._index])
@@ -188,7 +188,7 @@ class Generations:
     def make_state(self) -> None:
         """Create the index of state documents; an existing index stays unchanged."""
         alias, body = Companion.STATE.alias(self._index), Companion.STATE.body()
-        self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
+        self._connection.define(f"/_index_template/{alias}", template_body(alias, body))
         self.make_generation(alias, body)
 
     def make_generation(self, alias: str, body: Mapping[str, Any]) -> None:
@@ -244,7 +244,7 @@ class Generations:
     def _create(self, name: str, body: Mapping[str, Any]) -> None:
         """Create an index; an existing one stays unchanged."""
         try:
-            self._connection.request("PUT", f"/{name}", body)
+            self._connection.define(f"/{name}", body)
         except StoreRejected as error:
             if "resource_already_exists" not in str(error):
                 raise
@@ -270,11 +270,8 @@ class Generations:
             or name not in info.properties
         )
         if missing:
-            self._connection.request(
-                "PUT",
-                f"/_index_template/{self._index}",
-                template_body(self._index, body, info.name),
-            )
+            template = template_body(self._index, body, info.name)
+            self._connection.define(f"/_index_template/{self._index}", template)
             added = {name: properties[name] for name in missing}
             self._connection.request("PUT", f"/{info.name}/_mapping", {"properties": added})
         return missing

@@ -77,7 +77,7 @@ class Companions:
     def create(self, companion: Companion) -> None:
         """Create a companion index and its template; an existing index stays unchanged."""
         alias, body = companion.alias(self._connection.index), companion.body()
-        self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
+        self._connection.define(f"/_index_template/{alias}", template_body(alias, body))
         Generations(self._connection).make_generation(alias, body)
 
     def exists(self, companion: Companion) -> bool:
@@ -129,7 +129,7 @@ class Companions:
         name = f"{alias}-{max(numbers, default=0) + 1:06}"
         # An interrupted run may have left it behind no alias.
         self._connection.request("DELETE", f"/{name}", params={"ignore_unavailable": "true"})
-        self._connection.request("PUT", f"/{name}", companion.body(seal))
+        self._connection.define(f"/{name}", companion.body(seal))
         lines = [
             line
             for image_id, document in documents

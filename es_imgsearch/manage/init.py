@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from es_imgsearch.elastic.mapping import (
     new_meta,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta, Seal
+from es_imgsearch.elastic.server import version
 from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
@@ -24,7 +26,6 @@ from es_imgsearch.errors import (
     EncoderMismatch,
     IndexConflict,
     IndexMissing,
-    StoreRejected,
     UsageError,
 )
 from es_imgsearch.manage.status import renewing_words
@@ -36,7 +37,8 @@ from es_imgsearch.search.search_log import create_searches_index
 from es_imgsearch.settings import Settings
 
 DEFAULT_ENCODER = "clip"
-_OLDEST_VERSION = (8, 18)
+
+logger = logging.getLogger(__name__)
 
 
 def create_index(
@@ -66,7 +68,8 @@ def create_index(
     if profile is not None:
         load_profile(profile)
     grid = None if regions is None else Grid.parse(regions)
-    _check_version(store)
+    if fault := version.check(store.connection.version()):
+        logger.warning("%s", fault)
     try:
         store.generations.sealed()
     except IndexMissing:
@@ -197,16 +200,3 @@ def _check_requested(
                 )
                 + " or make another --index."
             )
-
-
-def _check_version(store: Store) -> None:
-    version = store.connection.version()
-    try:
-        major, minor = (int(part) for part in version.split(".")[:2])
-    except ValueError:
-        raise StoreRejected(f"The version of Elasticsearch cannot be parsed: {version}.") from None
-    # rescore_vector came with 8.18; a 9.x server answers clients of its own major only.
-    if major != _OLDEST_VERSION[0] or (major, minor) < _OLDEST_VERSION:
-        raise StoreRejected(
-            f"Elasticsearch {version} is not supported: 8.{_OLDEST_VERSION[1]} or a later 8 is."
-        )

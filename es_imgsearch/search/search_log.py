@@ -42,10 +42,12 @@ class SearchLog:
         self._host = host
         self._has_warned = False
 
-    def write(self, context: SearchContext, hits: Hits, duration_ms: float) -> RequestFlow[None]:
-        """Index the document of one search; log a warning if that fails."""
+    def write(
+        self, context: SearchContext, hits: Hits, duration_ms: float, k: int
+    ) -> RequestFlow[None]:
+        """Index the document of one search for k hits; log a warning if that fails."""
         path = f"/{self._alias}/_doc?require_alias=true"
-        body = orjson.dumps(search_document(context, hits, duration_ms, self._host))
+        body = orjson.dumps(search_document(context, hits, duration_ms, self._host, k))
         try:
             yield Request("POST", path, body, JSON)
         except IndexMissing:
@@ -69,7 +71,7 @@ class SearchLog:
 
 
 def search_document(
-    context: SearchContext, hits: Hits, duration_ms: float, host: str
+    context: SearchContext, hits: Hits, duration_ms: float, host: str, k: int
 ) -> dict[str, Any]:
     """Build the document of one search, see mappings/searches.json."""
     plan = context.plan
@@ -79,8 +81,8 @@ def search_document(
         "searched_at": iso_timestamp(timespec="milliseconds"),
         "kind": _search_kind(context.terms),
         "mode": plan.mode,
-        "k": plan.k,
-        "hits": len(hits),
+        "k": int(k),
+        "hits": min(len(hits), int(k)),
         "exact": plan.exact,
         "duration_ms": round(duration_ms, 3),
         "took_ms": hits.took_ms,

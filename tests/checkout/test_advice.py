@@ -24,7 +24,7 @@ MESSAGES = advising_messages()
 # what it says, and name it.  By place, as `module:Class.function`.
 ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_reindex.py"
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
-SERVICE = "e2e/test_service_client.py"
+SERVICE, SNAPSHOTS = "e2e/test_service_client.py", "e2e/test_snapshots.py"
 API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
 VIEWS = "e2e/test_gallery_views.py"
 CARRIED_OUT = {
@@ -35,6 +35,7 @@ CARRIED_OUT = {
     "cli.duplicates:_print_unconfirmed": "e2e/test_duplicates.py"
     "::test_what_nothing_confirms_is_said_with_the_command_that_lists_it",
     "cli.find:_print_unread": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
+    "cli.exchange.snapshot:restore": f"{SNAPSHOTS}::test_each_mistake_says_what_to_do",
     "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
     "cli.printing.progress:print_costs": "e2e/test_progress.py"
     "::test_what_takes_most_of_the_time_is_said_with_how_to_leave_it_out",
@@ -117,6 +118,10 @@ CARRIED_OUT = {
     "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
     "::test_options_that_cannot_be",
     "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",
+    "manage.transfer.snapshots:Snapshots._check_absent": f"{SNAPSHOTS}"
+    "::test_each_mistake_says_what_to_do",
+    "manage.transfer.snapshots:Snapshots._no_repository": f"{SNAPSHOTS}"
+    "::test_each_mistake_says_what_to_do",
     "serve.tokens:read_hashes": f"{API}::test_a_file_without_a_token",
     "serve.originals:state_of": f"{ADVICE}::test_an_original_that_is_gone",
     "pipeline.reporting.daemon_log:DaemonLog._log_failures": "e2e/test_watch_command.py"
@@ -149,7 +154,8 @@ OF_OPTIONS = {
     "kibana.upload:Kibana.wait", "manage.init:_sealed_and_fitted",
     "manage.reindex.target:_fit_reduction", "manage.transfer.bulk_load:_check_dims",
     "manage.transfer.bulk_load:_check_encoder", "manage.transfer.importing:_open_index",
-    "manage.transfer.region_columns:check_region_columns", "manage.vector_sample:_sample_file",
+    "manage.transfer.region_columns:check_region_columns",
+    "manage.transfer.snapshots:Snapshots._find", "manage.vector_sample:_sample_file",
     "manage.vector_sample:_sample_index", "pipeline.reporting.metrics:MetricsServer.__init__",
     "quality.code_training:_check_arguments", "quality.code_training:_train",
     "search.reduced:register_originals", "watch.roots:claim_root.entered",

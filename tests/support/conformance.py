@@ -13,7 +13,7 @@ import elastic_transport
 import orjson
 from elastic_transport import NodeConfig
 
-from es_imgsearch.elastic.http_node import HttpNode
+from es_imgsearch.elastic.server.http_node import HttpNode
 from tests.simulation.server import SimulatedElasticsearch, node_class
 
 _SENT = {"accept": "application/json", "content-type": "application/json"}

@@ -16,9 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.problems import RETRY_SECONDS, status_of
+from es_imgsearch.serve.problems import retry_header, status_of
 from es_imgsearch.serve.routes import url
-from es_imgsearch.serve.tokens import COOKIE
+from es_imgsearch.serve.tokens import cookie_tokens
 from es_imgsearch.serve.traffic.access_log import is_secret
 from es_imgsearch.serve.traffic.root_path import route_path
 
@@ -96,13 +96,10 @@ def rendered(
         "root": root,
         "static": f"{root}{STATIC_PATH}",
         "max_body_bytes": request.app.state.max_body_bytes,
-        "is_signed_in": COOKIE in request.cookies,
+        "is_signed_in": bool(cookie_tokens(request)),
     }
     text = _environment().get_template(template).render(common, **shown)
-    headers = dict(HEADERS)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = str(RETRY_SECONDS)
-    return HTMLResponse(text, status, headers)
+    return HTMLResponse(text, status, HEADERS)
 
 
 def redirected(request: Request, address: Address) -> Response:
@@ -118,10 +115,12 @@ def failed(request: Request, error: ImgSearchError, address: Address | None = No
         # Not a token that was sent in the address by mistake.
         "asked": [] if address is None else [p for p in address.pairs if not is_secret(p[0])],
         "message": str(error),
-        "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
+        "is_passing": bool(retry_header(error)),
         "is_missing": status == HTTPStatus.NOT_FOUND,
     }
-    return rendered(request, "error.html", shown, status)
+    response = rendered(request, "error.html", shown, status)
+    response.headers.update(retry_header(error))
+    return response
 
 
 def load_templates() -> None:
