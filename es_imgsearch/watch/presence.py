@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
 
 from es_imgsearch.records import FileState, Root
@@ -22,6 +23,8 @@ from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.watch.sources.opened import status_at
 
 IsNonPicture = Callable[[FileState], bool]
+
+_LOOKS_AT_ONCE = 16
 
 
 class Presence(Enum):
@@ -52,6 +55,23 @@ class RootFiles:
                 for each, at in without_unlinked(root, mounts).items()
                 if not is_mounted(at or root.absolute(each))
             ]
+
+    def presences(
+        self, paths: Sequence[str], is_non_picture: Callable[[str], IsNonPicture]
+    ) -> Iterator[tuple[str, Presence]]:
+        """Look at files; `is_non_picture` gives what `presence` takes, by path.
+
+        At a URL several at once: a look takes 0.1 s.
+        """
+
+        def look(path: str) -> Presence:
+            return self.presence(path, is_non_picture(path))
+
+        if not self._root.is_url:
+            yield from ((path, look(path)) for path in paths)
+            return
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="presence") as pool:
+            yield from zip(paths, pool.map(look, paths), strict=True)
 
     def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
         """Look at a file; one that is no picture in its state is gone."""

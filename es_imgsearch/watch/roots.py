@@ -12,7 +12,7 @@ from typing import Any
 
 from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.mapping import Companion
-from es_imgsearch.elastic.meta import IMPORTED_HOST, Meta
+from es_imgsearch.elastic.meta import IMPORTED_HOST, Meta, is_open_on
 from es_imgsearch.elastic.state import (
     comparison_id,
     daemon_id,
@@ -213,10 +213,10 @@ def registered_root(name: str, meta: Meta) -> Root | None:
 
 
 def root_of_path(path: Path, meta: Meta, host: str) -> Root | None:
-    """Return the registered root of this host that a path is, or lies in."""
+    """Return the registered root, of this host or at a URL, that holds a path."""
     for name, entry in meta.roots.items():
         root = registered_root(name, meta)
-        if root and entry["host"] == host and root.path in (path, *path.parents):
+        if root and is_open_on(entry, host) and root.path in (path, *path.parents):
             return root
     return None
 

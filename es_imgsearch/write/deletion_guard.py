@@ -131,11 +131,11 @@ class DeletionGuard:
         Every path is checked once more; additions must have been acknowledged before.
         """
         files = RootFiles(root, self._prunes(root), self._mounts.of(root), self._disk(root))
+        looks = files.presences(
+            relative_paths, lambda path: partial(is_non_picture, image_id(root.name, path))
+        )
         missing = {
-            each: path
-            for path in relative_paths
-            if files.presence(path, partial(is_non_picture, each := image_id(root.name, path)))
-            is Presence.GONE
+            image_id(root.name, path): path for path, found in looks if found is Presence.GONE
         }
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)

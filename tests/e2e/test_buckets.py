@@ -190,6 +190,7 @@ def run(there: House, *given: str, code: int = 0) -> str:
 def test_the_commands_give_urls_as_paths(bucket: Bucket, there: House):
     bucket.put("r/a b.png", png(1))
     bucket.put("r/broken.png", b"no picture")
+    bucket.put("r/x.txt", b"text")
     there.synced()
     root = f"r={bucket.url('r')}"
     url = bucket.url("r/a b.png")
@@ -205,6 +206,10 @@ def test_the_commands_give_urls_as_paths(bucket: Bucket, there: House):
         ("changed", url),
         ("missing", bucket.url("r/new.png")),
     }
+    # One object, by its URL.
+    assert "changed" in run(there, "verify", url, code=1)
+    assert "is no picture" in run(there, "verify", bucket.url("r/x.txt"), code=1)
+    assert url not in run(there, "similar", url, "--paths")
     # From any machine: a URL is not of the host that indexed it.
     elsewhere = there.settings.model_copy(update={"host": "another"})
     with ImageSearch(settings=elsewhere, encoder=there.encoder) as client:
