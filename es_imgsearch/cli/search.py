@@ -26,7 +26,7 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
-from es_imgsearch.cli.service import found, service_options
+from es_imgsearch.cli.serving.service import found, service_options
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.records import is_url, path_of
 

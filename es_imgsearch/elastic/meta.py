@@ -21,6 +21,7 @@ from es_imgsearch.elastic.meta_entries import (
     CopyCheckpoint,
     Curve,
     ReductionEntry,
+    ShardLayout,
     Tuning,
     curves_from_body,
 )
@@ -308,6 +309,7 @@ class IndexInfo:
     source_excludes: Sequence[str] = ()
     aliases: Collection[str] = ()
     analysis: Mapping[str, Any] = field(default_factory=dict)
+    layout: ShardLayout = field(default_factory=ShardLayout)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -335,6 +337,7 @@ class IndexInfo:
             source_excludes=tuple(mappings.get("_source", {}).get("excludes", ())),
             aliases=tuple(body.get("aliases", ())),
             analysis=settings.get("analysis", {}),
+            layout=ShardLayout.from_settings(settings),
         )
 
     def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:

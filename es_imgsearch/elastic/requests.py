@@ -74,7 +74,7 @@ def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Req
     return Request("POST", f"/{index}/_msearch?{parameters}", body, NDJSON)
 
 
-class Searches(NamedTuple):
+class JoinedPart(NamedTuple):
     """What a request searches for: lines of an `_msearch`, two a search."""
 
     alias: str
@@ -82,13 +82,13 @@ class Searches(NamedTuple):
     is_single: bool
 
 
-def searches_of(request: Request) -> Searches | None:
+def searches_of(request: Request) -> JoinedPart | None:
     """Return the searches of a `search_request` or `msearch_request`; None for others."""
     index, _, rest = request.path[1:].partition("/")
     if request.body is not None and rest == f"_search?{_SEARCH}":
-        return Searches(index, msearch_lines([request.body]), is_single=True)
+        return JoinedPart(index, msearch_lines([request.body]), is_single=True)
     if request.body is not None and rest.startswith("_msearch?"):
-        return Searches(index, request.body, is_single=False)
+        return JoinedPart(index, request.body, is_single=False)
     return None
 
 

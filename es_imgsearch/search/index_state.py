@@ -52,7 +52,7 @@ from es_imgsearch.search.relevance import (
     read_background,
     unrelated_texts,
 )
-from es_imgsearch.search.request_flow import RequestFlow, Work
+from es_imgsearch.search.request_flow import RequestFlow, Work, sent
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +149,8 @@ class IndexState:
             return info
         alias = Companion.STATE.alias(self._index)
         try:
-            answer = yield documents_request(alias, info.meta.document_ids)
-            return info.with_documents(documents_by_id(answer))
+            request = documents_request(alias, info.meta.document_ids)
+            return info.with_documents((yield from sent(request, documents_by_id)))
         except (StoreDenied, IndexMissing) as error:
             if not self._has_warned:
                 self._has_warned = True

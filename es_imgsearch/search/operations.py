@@ -112,6 +112,7 @@ class Operations:
         self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]
     ) -> RequestFlow[Hits]:
         """Search by a picture of the index."""
+        SearchPlan.parse(k, options)
         return (yield from self.search([StoredPicture(image_id)], k=k, **options))
 
     def search(

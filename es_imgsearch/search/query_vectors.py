@@ -96,7 +96,7 @@ def weighted_parts(
             )
         try:
             number = float(weight)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not (math.isfinite(number) and number >= 0):
             raise UsageError(f"The weight of {name!r} must be a number from 0 on, not {weight!r}.")

@@ -20,14 +20,19 @@ Only searching is written as flows; all other code is plain synchronous code.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from es_imgsearch.elastic.requests import Request, joined_searches, searches_of
-from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.errors import ImgSearchError, ShardsMoving, UsageError
 
 R = TypeVar("R")
+
+# Together longer than it takes until the other nodes know that one has stopped.
+_MOVING_SECONDS: Final = (0.1, 0.4, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Texts and pictures to be embedded by a model: `QueryEncoder.embed` and its arguments."""
+    """Texts and pictures to embed: `QueryEncoder.embed` and its arguments."""
 
     embed: Callable[..., Any]
     info: Any
@@ -70,6 +75,16 @@ def run_flow(flow: RequestFlow[R], send: Callable[[Request], Any]) -> R:
     except StopIteration as end:
         result: R = end.value
         return result
+
+
+def sent(request: Request, parse: Callable[[Any], R]) -> RequestFlow[R]:
+    """Send a request and parse its answer; again, a little later, while shards move."""
+    for seconds in _MOVING_SECONDS:
+        try:
+            return parse((yield request))
+        except ShardsMoving:
+            yield Work(partial(time.sleep, seconds))
+    return parse((yield request))
 
 
 def each_of(

@@ -149,7 +149,7 @@ def create_app(
 
 
 def _add_health(app: FastAPI, service: SearchService | None) -> None:
-    is_ready = None if service is None else Readiness(service.is_ready)
+    is_ready = None if service is None else Readiness(lambda: service.is_ready())
 
     async def healthz() -> dict[str, str]:
         """Answer as long as this process lives, though all threads are busy."""

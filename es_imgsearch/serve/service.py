@@ -130,7 +130,7 @@ class SearchService:
         return run_operations(self._client, partial(self._search, request, picture))
 
     def search_many(self, requests: Sequence[SearchRequest]) -> list[dict[str, Any]]:
-        """Search as `search` does for each: side by side, with few requests and model calls."""
+        """Search as `search` does for each, with few requests and calls of the model."""
         return run_operations(
             self._client,
             lambda operations: together(

@@ -58,13 +58,8 @@ sys.modules.update(dict.fromkeys({left_out}))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    made = Secured(tmp_path_factory.mktemp("secured"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
+def server(secured: Secured) -> Secured:
+    return secured
 
 
 class Stack:

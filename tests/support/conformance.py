@@ -109,6 +109,8 @@ class Both:
             HttpNode(config),
             node_class(self.simulated)(config),
         )
+        _, answer = self._nodes[0].perform_request("GET", "/", headers=_SENT)
+        self.version = str(orjson.loads(answer)["version"]["number"])
 
     def close(self) -> None:
         for node in self._nodes:

@@ -92,7 +92,7 @@ def _continued(request: Request, after: str) -> Response:
 def _form(
     request: Request, after: str, *, is_wrong: bool = False, asks_again: bool = False
 ) -> Response:
-    """Show the form; with `asks_again` the browser asks for it once more, from this page."""
+    """Show the form; with `asks_again` the browser asks once more, from this page."""
     status = HTTPStatus.UNAUTHORIZED if is_wrong else HTTPStatus.OK
     after = after if is_text(after) else "/"
     shown: dict[str, Any] = {"after": after, "is_wrong": is_wrong}

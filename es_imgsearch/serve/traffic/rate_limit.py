@@ -97,7 +97,10 @@ class RateLimit:
         )
 
     def _charge(self, who: str, queries: int) -> None:
-        """Count the queries of a request but the first, all or none.  Raises TooManyRequests."""
+        """Count the queries of a request but the first, all or none.
+
+        Raises TooManyRequests.
+        """
         more = queries - 1
         with self._charging:
             full = [
@@ -136,7 +139,7 @@ def charge(scope: Scope, queries: int) -> None:
 
 
 class RefusedTokens:
-    """Count what is sent as a token and is none, by address: 100 a minute are answered."""
+    """Count by address what is sent as a token and is none, at most 100 a minute."""
 
     def __init__(self) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())

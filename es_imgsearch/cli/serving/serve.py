@@ -166,13 +166,27 @@ def _networks(addresses: tuple[str, ...]) -> list[str]:
     """Check addresses and networks.  Raises UsageError."""
     for each in addresses:
         try:
-            ipaddress.ip_network(each)
+            network = ipaddress.ip_network(each)
         except ValueError as error:
             raise UsageError(
                 f"--trust-proxy cannot be {each!r} ({error}): give the address of the proxy, such"
                 " as 10.0.0.2, or its network, such as 10.0.0.0/24."
             ) from None
+        if _holds_everyone(network):
+            raise UsageError(
+                f"--trust-proxy cannot be {each!r}: everyone in it could choose the address that is"
+                " counted and logged; give the address of the proxy, such as 10.0.0.2, or its"
+                " network, such as 10.0.0.0/24."
+            )
     return list(addresses)
+
+
+def _holds_everyone(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Whether a network has all addresses, of IPv4 in IPv6 too, or half of them."""
+    if network.prefixlen <= 1:
+        return True
+    mapped = ipaddress.IPv6Network("::ffff:0:0/96")
+    return isinstance(network, ipaddress.IPv6Network) and mapped.subnet_of(network)
 
 
 def _print_log_line(line: str) -> None:

@@ -1,0 +1,1 @@
+"""Rights of API keys: roles, and the keys made with them."""
