@@ -190,6 +190,7 @@ OF_PACKAGES = {
     "embed.weights:package_folder", "files.hdf5:load_h5py", "files.parquet:load_pyarrow",
     "quality.plots:check_can_plot", "search.hits:Hits.to_pandas",
     "search.sheet.drawing:missing_letters_note", "tags.fitting:check_can_train",
+    "watch.sources.fsspec_source:file_system",
 }  # fmt: skip
 
 # Not carried out by a test, and why; what they name exists all the same.
