@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo check test test-slow test-docker lint docs bench soak up down kibana kibana-elsewhere es-up es-down
+.PHONY: help setup browser demo check test test-es9 test-slow test-docker lint docs bench soak up down kibana kibana-elsewhere es-up es-down
 
 PYTHON_SOURCES := es_imgsearch tests dev benchmarks docker docs
 
@@ -26,6 +26,14 @@ check: lint  ## style, types, layers, and the tests without Elasticsearch and pr
 
 test: setup  ## the test suite, on a real Elasticsearch that it starts itself
 	@$(PYTEST) $(PARALLEL) -m "not slow and not docker"
+
+# Contracts with the server and the main jobs; `make test ES_LINE=9` runs everything on 9.
+ON_EVERY_LINE := tests/contract $(addprefix tests/e2e/, \
+ test_tutorial.py test_find.py test_main_job.py test_verify.py test_upgrade.py kibana)
+
+test-es9: setup  ## the tests of contracts with the server, and the main jobs, on Elasticsearch 9.4
+	@ES_LINE=9 dev/elasticsearch -V
+	@ES_LINE=9 $(PYTEST) $(PARALLEL) -m "es and not slow and not browser" $(ON_EVERY_LINE)
 
 test-slow: setup  ## what needs servers of its own, and the soak of ten minutes
 	@IMGSEARCH_TEST_INTERLEAVINGS=$${IMGSEARCH_TEST_INTERLEAVINGS:-1500} $(PYTEST) $(PARALLEL) -m slow
@@ -78,6 +86,7 @@ kibana-elsewhere: setup
 	@.venv/bin/es-imgsearch kibana import .kibana.ndjson $(if $(SPACE),--space $(SPACE)) \
 	 $(if $(OVERWRITE),--overwrite)
 
+# ES_LINE=9 is 9.4, with data of its own, and is for `make test` and es-down as well.
 es-up:  ## start Elasticsearch 8.19 on 127.0.0.1:9200 (data in .elasticsearch)
 	@dev/es-up
 

@@ -1,4 +1,4 @@
-"""Search pictures by text, by picture or by part of a picture, on Elasticsearch 8.
+"""Search pictures by text, by picture or by part of a picture, on Elasticsearch.
 
 from es_imgsearch import ImageSearch
 

@@ -88,7 +88,7 @@ def find(
         counts = in_each_generation(settings, lambda: _bring_up_to_date(settings, places))
     except StoreUnreachable as error:
         raise StoreUnreachable(
-            f"{error}\nIf you have no Elasticsearch 8: in a checkout of es_imgsearch, `make es-up`"
+            f"{error}\nIf you have no Elasticsearch: in a checkout of es_imgsearch, `make es-up`"
             " starts one on this machine (needs a JDK and Maven), `make up` one in a container"
             " (needs Docker)."
         ) from error

@@ -2,7 +2,8 @@
 
 Open this module                  for
 store                             `Store`: all operations on one index; start here
-client, http_node                 connecting; sending a request; paging with search_after
+client                            connecting; sending a request; paging with search_after
+server                            versions of Elasticsearch; the node that requests go through
 error_mapping                     how errors of the client become those of `errors`
 requests                          requests as values, and readers of their answers
 bulk, retry                       bulk writes; backoff, outages and what is retried

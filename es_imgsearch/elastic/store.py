@@ -25,6 +25,8 @@ from es_imgsearch.elastic.generations import Generations, IndexInfo, Roles
 from es_imgsearch.elastic.listings import IndexedFile, Listings, Searches
 from es_imgsearch.elastic.mapping import Companion, template_body
 from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.meta_entries import ShardLayout
+from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.requests import NDJSON, Request, document_request, info_request
 from es_imgsearch.elastic.rewrites import Rewrites
 from es_imgsearch.elastic.state import State
@@ -77,7 +79,7 @@ class Companions:
     def create(self, companion: Companion) -> None:
         """Create a companion index and its template; an existing index stays unchanged."""
         alias, body = companion.alias(self._connection.index), companion.body()
-        self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
+        self._connection.define(f"/_index_template/{alias}", template_body(alias, body))
         Generations(self._connection).make_generation(alias, body)
 
     def exists(self, companion: Companion) -> bool:
@@ -129,7 +131,7 @@ class Companions:
         name = f"{alias}-{max(numbers, default=0) + 1:06}"
         # An interrupted run may have left it behind no alias.
         self._connection.request("DELETE", f"/{name}", params={"ignore_unavailable": "true"})
-        self._connection.request("PUT", f"/{name}", companion.body(seal))
+        self._connection.define(f"/{name}", companion.body(seal))
         lines = [
             line
             for image_id, document in documents
@@ -188,6 +190,11 @@ class Store:
     def send(self, request: Request) -> Any:
         """Send a request and return the parsed answer."""
         return self.connection.send(request)
+
+    def set_copies(self, layout: ShardLayout) -> None:
+        """Copy pictures, failures and state as often as `layout` says."""
+        names = [self.index, failures_alias(self.index), Companion.STATE.alias(self.index)]
+        self.connection.request("PUT", f"/{','.join(names)}/_settings", layout.copies())
 
     def refresh(self) -> None:
         """Make everything that was written searchable."""

@@ -139,4 +139,4 @@ class Switching:
         for alias, body in bodies.items():
             behind = alias + generation.removeprefix(names)
             template = template_body(alias, body, behind)
-            self._connection.request("PUT", f"/_index_template/{alias}", template)
+            self._connection.define(f"/_index_template/{alias}", template)

@@ -22,13 +22,18 @@ class Belonging(NamedTuple):
     size_bytes: int
 
 
+def own_indices(index: str) -> re.Pattern[str]:
+    """Compile the pattern of the names of generations and companions of an index."""
+    companions = "|".join(["failures", *Companion])
+    return re.compile(rf"{re.escape(index)}(-({companions}))?-\d{{6,}}(-[0-9a-f]{{8}})?")
+
+
 def belongings(store: Store) -> list[Belonging]:
     """List the generations of an index and its companions, also without an alias.
 
     Raises IndexMissing if there is none.
     """
-    companions = "|".join(["failures", *Companion])
-    own = re.compile(rf"{re.escape(store.index)}(-({companions}))?-\d{{6,}}(-[0-9a-f]{{8}})?")
+    own = own_indices(store.index)
     request = store.connection.request
     pattern = f"{store.index}-*"
     made = request("GET", f"/{pattern}/_mapping", params={"filter_path": "*.mappings._meta"})

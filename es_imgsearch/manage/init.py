@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from es_imgsearch.elastic.mapping import (
     new_meta,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta, Seal
+from es_imgsearch.elastic.meta_entries import ShardLayout
+from es_imgsearch.elastic.server import version
 from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
@@ -24,8 +27,8 @@ from es_imgsearch.errors import (
     EncoderMismatch,
     IndexConflict,
     IndexMissing,
-    StoreRejected,
     UsageError,
+    counted,
 )
 from es_imgsearch.manage.status import renewing_words
 from es_imgsearch.manage.upgrade import upgrade
@@ -36,7 +39,8 @@ from es_imgsearch.search.search_log import create_searches_index
 from es_imgsearch.settings import Settings
 
 DEFAULT_ENCODER = "clip"
-_OLDEST_VERSION = (8, 18)
+
+logger = logging.getLogger(__name__)
 
 
 def create_index(
@@ -49,6 +53,8 @@ def create_index(
     dims_kept: int | None = None,
     originals: Path | None = None,
     regions: str | None = None,
+    shards: int | None = None,
+    replicas: int | None = None,
 ) -> str:
     """Create the index behind the alias, or check the existing one.
 
@@ -58,7 +64,8 @@ def create_index(
     `sample` is an index or a file with whole vectors, on which the profile `reduced` fits its
     `dims_kept` dims; `originals` a file of whole vectors that its hits are compared with again, see
     `search.reduced`.  Both are for that profile only.  `regions` is the grid of tiles, such as
-    2x2+centre, whose vectors are stored too.
+    2x2+centre, whose vectors are stored too.  The index gets as many `shards` (1) with so many
+    `replicas` (one once there are two data nodes); an existing one may change its replicas only.
 
     Raises IndexConflict if an existing index has another profile, similarity or grid,
     EncoderMismatch if it, or the sample, belongs to another encoder.
@@ -66,7 +73,8 @@ def create_index(
     if profile is not None:
         load_profile(profile)
     grid = None if regions is None else Grid.parse(regions)
-    _check_version(store)
+    if fault := version.check(store.connection.version()):
+        logger.warning("%s", fault)
     try:
         store.generations.sealed()
     except IndexMissing:
@@ -78,7 +86,10 @@ def create_index(
         if reduction is not None:
             # Before the alias of the pictures: if that exists, everything does.
             store_reduction(store, reduction)
-        store.generations.create(meta, describer_mappings())
+        layout = ShardLayout(shards or 1, replicas)
+        store.generations.create(meta, describer_mappings(), layout=layout)
+        if replicas is not None:
+            store.set_copies(layout)
         # Of an index of this name that was deleted; this one may not have the fields.
         store.state.delete(GONE_FIELDS)
         _create_companions(store, settings, originals)
@@ -110,6 +121,7 @@ def create_index(
             f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
             " --regions out, or make another --index."
         )
+    _arrange(store, info.layout, shards, replicas)
     _create_companions(store, settings, originals)
     added = store.generations.add_fields(info, describer_mappings())
     plural = "s" * (len(added) != 1)
@@ -119,6 +131,17 @@ def create_index(
         + (f"; added the field{plural} {', '.join(added)}." if added else ".")
         + _words_renewed(info, store.index)
     )
+
+
+def _arrange(store: Store, layout: ShardLayout, shards: int | None, replicas: int | None) -> None:
+    """Change the replicas of an index.  Raises IndexConflict for other shards."""
+    if shards not in {None, layout.shards}:
+        raise IndexConflict(
+            f"Index {store.index!r} exists with {counted(layout.shards, 'shard')}: change that with"
+            f" `es-imgsearch reindex --shards {shards} --index {store.index}`."
+        )
+    if replicas is not None:
+        store.set_copies(replace(layout, replicas=replicas))
 
 
 def _words_renewed(info: IndexInfo, index: str) -> str:
@@ -197,16 +220,3 @@ def _check_requested(
                 )
                 + " or make another --index."
             )
-
-
-def _check_version(store: Store) -> None:
-    version = store.connection.version()
-    try:
-        major, minor = (int(part) for part in version.split(".")[:2])
-    except ValueError:
-        raise StoreRejected(f"The version of Elasticsearch cannot be parsed: {version}.") from None
-    # rescore_vector came with 8.18; a 9.x server answers clients of its own major only.
-    if major != _OLDEST_VERSION[0] or (major, minor) < _OLDEST_VERSION:
-        raise StoreRejected(
-            f"Elasticsearch {version} is not supported: 8.{_OLDEST_VERSION[1]} or a later 8 is."
-        )

@@ -29,6 +29,7 @@ from es_imgsearch.errors import (
     IndexMissing,
     QueryPictureInvalid,
     ReadError,
+    StoreDenied,
     UsageError,
     expected_value,
     shown_value,
@@ -53,16 +54,22 @@ class BodyUnsupported(UsageError):
     """The body is of a kind that is not taken here."""
 
 
+class TooManyRequests(ImgSearchError):
+    """More was asked than one may; asked again after `seconds`, this works."""
+
+    transient = True
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 def add_problems(app: FastAPI) -> None:
     """Answer every error of the application in the one form."""
 
     @app.exception_handler(ImgSearchError)
     async def own(request: Request, error: ImgSearchError) -> Response:
-        status = status_of(error)
-        headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
-        # By its class `ImageSearch(service=…)` raises the same error.
-        name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
-        return _answer(request, status, str(error), {**headers, ERROR_HEADER: name.__name__})
+        return _answer(request, status_of(error), str(error), _headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -115,6 +122,25 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse(problem_of(status, detail), status, given, MEDIA_TYPE)
 
 
+def problem_of_error(error: ImgSearchError) -> JSONResponse:
+    """Build the answer that is an error."""
+    return problem(status_of(error), str(error), _headers_of(error))
+
+
+def _headers_of(error: ImgSearchError) -> dict[str, str]:
+    # By its class `ImageSearch(service=…)` raises the same error.
+    name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return {**retry_header(error), ERROR_HEADER: name.__name__}
+
+
+def retry_header(error: ImgSearchError) -> dict[str, str]:
+    """Return the header Retry-After, if asking again may help."""
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(error.seconds)}
+    # Until somebody grants a privilege, it does not.
+    return {"retry-after": str(RETRY_SECONDS)} if error.transient else {}
+
+
 def validated(model: type[_Model], asked: Mapping[str, Any], place: str) -> _Model:
     """Check values from a place such as query or body.  Raises UsageError."""
     try:
@@ -133,6 +159,8 @@ def status_of(error: ImgSearchError) -> int:
     """Return the status of an answer that is this error."""
     if isinstance(error, ImageMissing | IndexMissing):
         return 404
+    if isinstance(error, TooManyRequests):
+        return 429
     if isinstance(error, BodyUnsupported):
         return 415
     if isinstance(error, ReadError | QueryPictureInvalid):
@@ -140,7 +168,8 @@ def status_of(error: ImgSearchError) -> int:
         return 422
     if isinstance(error, UsageError):
         return 400
-    return 503 if error.transient else 500
+    # A key that may not do what it is for is an outage for who asks.
+    return 503 if error.transient or isinstance(error, StoreDenied) else 500
 
 
 def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:

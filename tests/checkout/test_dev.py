@@ -26,9 +26,10 @@ pytestmark = pytest.mark.process
 
 DEV = Path(__file__).resolve().parents[2] / "dev"
 LAUNCHER = DEV / "elasticsearch"
-RELEASE = (
-    "sonarqube-"
-    + re.findall(r"<sonarqube\.version>(.*)</", (DEV / "pom.xml").read_text(encoding="utf-8"))[0]
+POM = (DEV / "pom.xml").read_text(encoding="utf-8")
+RELEASE, RELEASE_9 = (
+    "sonarqube-" + re.findall(rf"<{re.escape(name)}>(.*)</", POM)[0]
+    for name in ("sonarqube.version", "sonarqube.version.9")
 )
 WHOLE = 'MODULES="java.base jdk.jdi java.logging"\n'
 TRIMMED = 'MODULES="java.base java.logging"\n'
@@ -71,6 +72,20 @@ def fake_distribution(folder: Path) -> None:
     (es / "bin" / "elasticsearch-keystore.bat").write_bytes(b"set CLI_LIBS=lib/tools/x\r\n")
     (es / "config").mkdir()
     (es / "config" / "log4j2.properties").write_text("a=b\n", encoding="utf-8")
+
+
+def fake_distribution_9(folder: Path) -> Path:
+    """The server of 9.4 is started by a program of its own, of which elasticsearch-env is part."""
+    es = folder / RELEASE_9 / "elasticsearch"
+    fake_distribution(folder)
+    (folder / RELEASE).rename(folder / RELEASE_9)
+    (es / "lib" / "tools" / "server-launcher").mkdir(parents=True)
+    script(
+        es / "bin" / "elasticsearch-env",
+        'ES_HOME="${0%/bin/*}"\nES_DISTRIBUTION_TYPE=zip\nJAVA_TYPE=ES_JAVA_HOME\n'
+        "JAVA=$ES_JAVA_HOME/bin/java\n",
+    )
+    return es
 
 
 @pytest.fixture
@@ -267,6 +282,37 @@ class TestLauncher:
         assert done.stdout.strip() not in {"", "0"}, done.stderr
         assert (private / "file").read_text(encoding="utf-8") == "hello\n"
 
+    @pytest.mark.parametrize("module", [True, False])
+    def test_line_9_has_a_folder_and_a_start_of_its_own(
+        self, launch: Run, tmp_path: Path, home: Path, module: bool
+    ) -> None:
+        es = fake_distribution_9(home / "9" / "dist")
+        if module:
+            (es / "modules" / "x-pack-otel-data").mkdir(parents=True)
+        launch("x", ES_LINE="9")
+        script(
+            tmp_path / "jvm" / "a" / "bin" / "java",
+            'printf "%s\\n" "$@" "$ES_HOME" "$ES_PATH_CONF" "$ES_DISTRIBUTION_TYPE" "$JAVA_TYPE"\n',
+        )
+        done = launch("-E", "a=b c", "-d", ES_LINE="9", CLI_JAVA_OPTS="-Dx=y")
+        (configuration,) = (home / "9" / "config").iterdir()
+        assert done.stdout.splitlines()[3:] == [
+            "-Dx=y", "-cp", f"{es}/lib/tools/server-launcher/*",
+            "org.elasticsearch.server.launcher.ServerLauncher", "-E", "a=b c", "-d",
+            str(es), str(configuration), "zip", "ES_JAVA_HOME",
+        ]  # fmt: skip
+        written = (configuration / "elasticsearch.yml").read_text("utf-8")
+        # A setting that no module knows ends the start.
+        assert "xpack.apm_data" not in written
+        assert ("xpack.otel_data" in written) == module
+        assert not (home / "config").exists()
+
+    @pytest.mark.parametrize("line", ["7", "10", "8.19", "9.4", "x", "../9"])
+    def test_a_line_that_there_is_not(self, launch: Run, home: Path, line: str) -> None:
+        done = launch("-V", ES_LINE=line)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert f"ES_LINE is 8 or 9, not {line}" in done.stderr
+
     def test_tools(
         self, launch: Run, environment: dict[str, str], log: Callable[[], list[str]]
     ) -> None:
@@ -367,6 +413,18 @@ class TestUnpacking:
         assert [folder.name for folder in (home / "dist").iterdir()] == [RELEASE]
         assert not list(home.glob("new.*"))
 
+    def test_line_9_is_unpacked_beside_the_other(
+        self, prepared: Path, tmp_path: Path, home: Path, launch: Run
+    ) -> None:
+        shutil.rmtree(tmp_path / "archive")
+        fake_distribution_9(tmp_path / "archive")
+        script(prepared, 'echo "$@" >>"$FAKE_LOG.mvn"\n' + self.MVN)
+        assert launch("-V", ES_LINE="9").returncode == 0
+        assert [folder.name for folder in (home / "9" / "dist").iterdir()] == [RELEASE_9]
+        assert not (home / "dist").exists()
+        wanted = RELEASE_9.removeprefix("sonarqube-")
+        assert f"-Dsonarqube.version={wanted} " in Path(tmp_path / "log.mvn").read_text("utf-8")
+
     def test_nothing_half_unpacked_is_used(self, prepared: Path, home: Path, launch: Run) -> None:
         script(
             prepared, 'for a; do case $a in -Dunpack.to=*) mkdir -p "${a#*=}/x"; esac; done; exit 1'
@@ -407,6 +465,8 @@ def answering(headers: Mapping[str, str], body: str, status: int = 200) -> Itera
 
 ELASTIC = {"X-elastic-product": "Elasticsearch"}
 EIGHT = '{"version": {"number": "8.19.1"}}'
+NINE = '{"version": {"number": "9.1.0"}}'
+NINETY = '{"version": {"number": "90.1.0"}}'
 
 
 @pytest.fixture
@@ -431,7 +491,9 @@ class TestUpAndDownWithoutAServer:
         ("headers", "body", "status", "code", "message"),
         [
             (ELASTIC, EIGHT, 200, 0, "Elasticsearch 8.19.1, not started by es-up"),
-            (ELASTIC, '{"version": {"number": "9.1.0"}}', 200, 1, "no Elasticsearch 8"),
+            (ELASTIC, NINE, 200, 0, "Elasticsearch 9.1.0, not started by es-up"),
+            (ELASTIC, '{"version": {"number": "7.17.0"}}', 200, 1, "no Elasticsearch 8 or 9"),
+            (ELASTIC, NINETY, 200, 1, "no Elasticsearch 8 or 9"),
             ({}, EIGHT, 200, 1, "no Elasticsearch 8"),  # OpenSearch, for one
             ({}, "hello", 200, 1, "no Elasticsearch 8"),
             ({}, "", 401, 1, "asks for credentials"),
@@ -455,7 +517,8 @@ class TestUpAndDownWithoutAServer:
         [
             (ELASTIC, EIGHT, 200, 0, "Elasticsearch 8.19.1 answers at"),
             (ELASTIC, "{}", 403, 0, "an Elasticsearch answers at"),
-            (ELASTIC, '{"version": {"number": "9.1.0"}}', 200, 1, "version 8 is needed"),
+            (ELASTIC, NINE, 200, 0, "Elasticsearch 9.1.0 answers at"),
+            (ELASTIC, NINETY, 200, 1, "version 8 or 9 is needed"),
             ({}, "", 401, 1, "does not accept the credentials"),
             ({}, "", 200, 1, "is no Elasticsearch"),
         ],
@@ -472,6 +535,27 @@ class TestUpAndDownWithoutAServer:
         assert message in output
         assert f"http://localhost:{port}" in output
         assert not re.search("user|geheim|schluessel", output)
+
+    @pytest.mark.parametrize(
+        ("line", "body", "code", "message"),
+        [
+            ("8", EIGHT, 0, "8.19.1"),
+            ("8", NINE, 1, "Elasticsearch 8"),
+            ("9", NINE, 0, "9.1.0"),
+            ("9", EIGHT, 1, "Elasticsearch 9"),
+            ("9", NINETY, 1, "Elasticsearch 9"),
+            ("10", NINE, 1, "ES_LINE is 8 or 9"),
+        ],
+    )
+    def test_who_asks_for_a_line_gets_no_other(
+        self, es: Run, line: str, body: str, code: int, message: str
+    ) -> None:
+        with answering(ELASTIC, body) as port:
+            done = es("es-up", ES_PORT=str(port), ES_LINE=line)
+            assert done.returncode == code, done.stderr
+            assert message in done.stdout + done.stderr
+            done = es("es-up", ES_URL=f"http://127.0.0.1:{port}", ES_LINE=line)
+            assert done.returncode == code, done.stderr
 
     @pytest.mark.parametrize(
         "url",
@@ -540,10 +624,15 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 class TestRealServer:
+    @pytest.fixture(params=["8", "9"])
+    def line(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
     @pytest.fixture
-    def real(self, tmp_path: Path) -> Iterator[dict[str, str]]:
+    def real(self, tmp_path: Path, line: str) -> Iterator[dict[str, str]]:
         """The real distribution in a home of its own."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ES_")}
+        environment["ES_LINE"] = line
         # What the checkout has is found, or fetched there: fetching it for each test is too much.
         found = Path(os.environ.get("ES_IMGSEARCH_ES_HOME", DEV.parent / ".elasticsearch"))
         ready = subprocess.run(
@@ -557,8 +646,9 @@ class TestRealServer:
             pytest.skip(ready.stderr.strip())
         assert ready.returncode == 0, ready.stderr
         home = tmp_path / "home of elasticsearch"
-        home.mkdir()
-        (home / "dist").symlink_to(found.resolve() / "dist")
+        own = Path("9" if line == "9" else "")
+        (home / own).mkdir(parents=True)
+        (home / own / "dist").symlink_to(found.resolve() / own / "dist")
         environment |= {
             "ES_IMGSEARCH_ES_HOME": str(home),
             "ES_PORT": str(free_port()),
@@ -568,6 +658,10 @@ class TestRealServer:
         subprocess.run([DEV / "es-down"], env=environment, check=True, capture_output=True)
 
     @staticmethod
+    def home_of(real: Mapping[str, str]) -> Path:
+        return Path(real["ES_IMGSEARCH_ES_HOME"]) / ("9" if real["ES_LINE"] == "9" else "")
+
+    @staticmethod
     def call(name: str, environment: Mapping[str, str]) -> str:
         """stdout; returns only when nobody holds the pipe any more, as `make es-up | tail`."""
         return subprocess.run(
@@ -575,7 +669,7 @@ class TestRealServer:
         ).stdout
 
     def test_up_and_down(self, real: dict[str, str]) -> None:
-        home, port = Path(real["ES_IMGSEARCH_ES_HOME"]), real["ES_PORT"]
+        home, port = self.home_of(real), real["ES_PORT"]
         reading, writing = os.pipe()
         started = subprocess.run(
             [DEV / "es-up"],
@@ -589,7 +683,7 @@ class TestRealServer:
         os.close(writing)
         assert started.returncode == 0, started.stderr
         assert re.fullmatch(
-            rf"Elasticsearch 8\.19\.\d+ is ready at http://127\.0\.0\.1:{port} "
+            rf"Elasticsearch {real['ES_LINE']}\.\d+\.\d+ is ready at http://127\.0\.0\.1:{port} "
             r"\(started in \d+ s\)\n",
             started.stdout,
         )
@@ -609,7 +703,7 @@ class TestRealServer:
         assert f"ES_PORT={port}" in other_port.stderr
 
         # The same server, seen from another checkout, is not its to stop.
-        other = real | {"ES_IMGSEARCH_ES_HOME": str(home.parent / "other")}
+        other = real | {"ES_IMGSEARCH_ES_HOME": str(home / "other")}
         assert "not started by es-up" in self.call("es-up", other)
         assert "nothing to stop" in self.call("es-down", other)
         assert "already running" in self.call("es-up", real)
@@ -621,7 +715,7 @@ class TestRealServer:
         assert "nothing to stop" in self.call("es-down", real)
 
     def test_an_interrupted_start_leaves_nothing(self, real: dict[str, str]) -> None:
-        home = Path(real["ES_IMGSEARCH_ES_HOME"])
+        home = self.home_of(real)
         with subprocess.Popen([DEV / "es-up"], env=real, stdout=-1, stderr=-1) as process:
             deadline = time.monotonic() + 120
             while not (home / "es-up" / "pid").exists():

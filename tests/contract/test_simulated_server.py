@@ -26,6 +26,7 @@ from tests.support.index_requests import IndexRequests
 from tests.support.odd_documents import odd_values
 from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.reindexing import synced, to
+from tests.support.selection import OF_ANOTHER_LINE
 
 # 100 examples, or as many as 20 s allow for; IMGSEARCH_TEST_TIMES=10 makes them 1,000.
 TIMES = int(os.environ.get("IMGSEARCH_TEST_TIMES", "1"))
@@ -42,6 +43,9 @@ def few(number: int) -> examples:
 @pytest.fixture(scope="module")
 def both(es_url: str) -> Iterator[Both]:
     both = Both(es_url)
+    if not both.version.startswith("8."):
+        both.close()
+        pytest.skip(f"{OF_ANOTHER_LINE}, this is {both.version}")
     yield both
     both.close()
 

@@ -27,7 +27,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.manage.hints import hints
+from es_imgsearch.manage.doctor.hints import hints
 from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.serve.answers import duplicate_lists

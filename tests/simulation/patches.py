@@ -44,7 +44,7 @@ SIMULATED = (
     "write",
 )
 # What is replaced as a whole, or must stay real: HTTP to the real server; inotify of the kernel.
-REAL = ("elastic.http_node", "watch.inotify", "pipeline.reporting.metrics")
+REAL = ("elastic.server.http_node", "watch.inotify", "pipeline.reporting.metrics")
 _LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
 _MISSING = object()
 

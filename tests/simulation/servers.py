@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import elastic_transport
 
-from es_imgsearch.elastic.http_node import HttpNode
+from es_imgsearch.elastic.server.http_node import HttpNode
 from tests.simulation.transport import JSON_HEADERS, Answer, Server
 
 

@@ -13,7 +13,7 @@ import elastic_transport
 import orjson
 from elastic_transport import NodeConfig
 
-from es_imgsearch.elastic.http_node import HttpNode
+from es_imgsearch.elastic.server.http_node import HttpNode
 from tests.simulation.server import SimulatedElasticsearch, node_class
 
 _SENT = {"accept": "application/json", "content-type": "application/json"}
@@ -109,6 +109,8 @@ class Both:
             HttpNode(config),
             node_class(self.simulated)(config),
         )
+        _, answer = self._nodes[0].perform_request("GET", "/", headers=_SENT)
+        self.version = str(orjson.loads(answer)["version"]["number"])
 
     def close(self) -> None:
         for node in self._nodes:

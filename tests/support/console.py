@@ -36,6 +36,7 @@ _VARYING: Final = (
     (re.compile(r"\b\d+(\.\d+)? (pictures|files)(/s| a second)"), "RATE"),
     (re.compile(r"\b\d+(\.\d+)? ([kMG]?B|bytes)\b"), "SIZE"),
     (re.compile(r"http://127.0.0.1:\d+"), "ADDRESS"),
+    (re.compile(r"Elasticsearch [89]\.\d+\.\d+"), "Elasticsearch VERSION"),
     (re.compile(r"\bprocess \d+ on [\w.-]+"), "process N on HOST"),
     (re.compile(r"(\d\.\d)\d\d\b"), r"\1"),
     (re.compile(r"-[0-9a-f]{8}\b"), "-ID"),

@@ -1,1 +1,1 @@
-"""Commands that exchange vectors and objects of Kibana with others."""
+"""Commands that exchange vectors, snapshots and objects of Kibana with others."""

@@ -16,9 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.problems import RETRY_SECONDS, status_of
+from es_imgsearch.serve.problems import retry_header, status_of
 from es_imgsearch.serve.routes import url
-from es_imgsearch.serve.tokens import COOKIE
+from es_imgsearch.serve.tokens import cookie_tokens
 from es_imgsearch.serve.traffic.access_log import is_secret
 from es_imgsearch.serve.traffic.root_path import route_path
 
@@ -96,13 +96,10 @@ def rendered(
         "root": root,
         "static": f"{root}{STATIC_PATH}",
         "max_body_bytes": request.app.state.max_body_bytes,
-        "is_signed_in": COOKIE in request.cookies,
+        "is_signed_in": bool(cookie_tokens(request)),
     }
     text = _environment().get_template(template).render(common, **shown)
-    headers = dict(HEADERS)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = str(RETRY_SECONDS)
-    return HTMLResponse(text, status, headers)
+    return HTMLResponse(text, status, HEADERS)
 
 
 def redirected(request: Request, address: Address) -> Response:
@@ -121,20 +118,27 @@ def failed(
 
     `is_sent` if the address is only that of the page from which a form was sent.
     """
-    return _refused(request, status_of(error), str(error), address or Address("/", ()), is_sent)
+    address = address or Address("/", ())
+    headers = retry_header(error)
+    return _refused(request, status_of(error), str(error), address, headers, is_sent=is_sent)
 
 
 def error_page(
     request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Render the answer of `problems.problem` for people."""
-    answer = _refused(request, status, detail, Address(route_path(request.scope), ()))
-    answer.headers.update(headers or {})
-    return answer
+    address = Address(route_path(request.scope), ())
+    return _refused(request, status, detail, address, headers or {})
 
 
 def _refused(
-    request: Request, status: int, message: str, address: Address, is_sent: bool = False
+    request: Request,
+    status: int,
+    message: str,
+    address: Address,
+    headers: Mapping[str, str],
+    *,
+    is_sent: bool = False,
 ) -> Response:
     shown = {
         "address": address,
@@ -142,10 +146,12 @@ def _refused(
         # Not a token that was sent in the address by mistake.
         "asked": [pair for pair in address.pairs if not is_secret(pair[0])],
         "message": message,
-        "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
+        "is_passing": "retry-after" in headers,
         "is_missing": status == HTTPStatus.NOT_FOUND,
     }
-    return rendered(request, "error.html", shown, status)
+    response = rendered(request, "error.html", shown, status)
+    response.headers.update(headers)
+    return response
 
 
 def load_templates() -> None:

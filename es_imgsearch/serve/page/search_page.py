@@ -126,7 +126,7 @@ def found(service: SearchService, request: SearchRequest, start: int, end: int) 
         counts = service.facets(list(contents.FACETS), request)
         return Found(tuple(page), (True,) * len(page), counts, page.notes)
     service.check_model(WARM_SECONDS)
-    hits = ranked(service, request, end, contents.FIELDS)
+    hits = ranked(service, request, end, contents.FIELDS, is_logged=end == PAGE_SIZE)
     # Each is built on access.
     built = tuple(hits)
     likely = [is_likely(each) for each in built]
@@ -137,14 +137,20 @@ def found(service: SearchService, request: SearchRequest, start: int, end: int) 
 
 
 def ranked(
-    service: SearchService, request: SearchRequest, end: int, fields: Sequence[str] | None
+    service: SearchService,
+    request: SearchRequest,
+    end: int,
+    fields: Sequence[str] | None,
+    *,
+    is_logged: bool = False,
 ) -> Hits:
     """Return the hits of a search; the nearest, if there are no sorted ones.
 
-    As many as a page with this end ranks, since the order may depend on it.
+    As many as a page with this end ranks, since the order may depend on it.  `is_logged` is for the
+    first page of what somebody asked for.
     """
     depth = min(end, MOST_HITS)
-    hits = service.ranked(request, depth, fields)
+    hits = service.ranked(request, depth, fields, is_logged=is_logged)
     if hits or request.sort == "relevance":
         return hits
     return service.ranked(request.model_copy(update={"sort": "relevance"}), depth, fields)

@@ -1,0 +1,1 @@
+"""What differs between servers: their versions; and how a request reaches one."""
