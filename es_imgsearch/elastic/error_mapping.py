@@ -160,10 +160,7 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
     if status in {401, 403} and kind != "cluster_block_exception":
-        if status == 401:
-            return _unauthenticated(error, address, detail)
-        hint = f"its key or user needs {_privilege(reason)}"
-        return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+        return _denied(error, address, detail)
     if status == 404 and kind == "index_not_found_exception":
         return IndexMissing(no_index(index, address))
     if kind in _MOVING:
@@ -197,7 +194,12 @@ _REFUSED_KEYS = {
 }
 
 
-def _unauthenticated(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
+def _denied(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
+    if error.meta.status == 403:
+        return StoreDenied(
+            f"Elasticsearch at {address} refuses this client ({detail}): its key or user needs"
+            f" {_privilege(detail)}."
+        )
     details = error.body.get("error") if isinstance(error.body, Mapping) else None
     said = str((details or {}).get("additional_unsuccessful_credentials", "")).lower()
     for words, meaning in _REFUSED_KEYS.items():

@@ -59,7 +59,7 @@ CARRIED_OUT = {
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
     "cli.printing.access:naming_the_role": f"{RIGHTS}::test_what_a_refusal_advises_works",
     "cli.printing.access:warn_of_password": f"{RIGHTS}::test_no_process_shows_a_secret",
-    "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
+    "elastic.error_mapping:_denied": f"{RIGHTS}"
     "::test_each_bad_credential_is_one_clear_line",
     "manage.production.keys:_check_name": f"{RIGHTS}"
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
