@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(1.0, ge=0)
     """A file still open elsewhere is read when unchanged this long."""
     poll_seconds: float = Field(30.0, gt=0)
-    """How often folders without events are compared with the index."""
+    """How often folders without events, and URLs, are compared with the index."""
     reconcile_minutes: float = Field(10.0, gt=0)
     """How often every folder is compared with the index."""
     compare_ctime: bool = True

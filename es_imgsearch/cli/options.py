@@ -254,7 +254,7 @@ def _filter_fields(
 
 
 roots_argument = click.argument(
-    "roots", metavar="[NAME=]DIR...", nargs=-1, required=True, shell_complete=paths_of("dir")
+    "roots", metavar="[NAME=]DIR|URL...", nargs=-1, required=True, shell_complete=paths_of("dir")
 )
 
 

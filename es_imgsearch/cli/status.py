@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -154,11 +153,11 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
 
 def _print_missing_folder(index: str, name: str, stored: str) -> None:
     """Print what to do if the folder of a root of this host is not there."""
-    from es_imgsearch.records import Root, disk_path
+    from es_imgsearch.records import Root, disk_path, path_of
     from es_imgsearch.watch.commands import permitting_command
     from es_imgsearch.watch.given_roots import is_absent
 
-    folder = Root(name, Path(disk_path(stored)))
+    folder = Root(name, path_of(disk_path(stored)))
     if not is_absent(folder):
         return
     command = permitting_command(folder, index, ())
@@ -229,6 +228,8 @@ def doctor(settings: Settings, as_json: bool) -> None:
                 print_line(f"      {each.command}")
         for name, why in found.unchecked.items():
             print_line(f"({name} could not be checked: {why})")
+        if found.roles:
+            print_line(f"This key or user has the rights of: {', '.join(found.roles)}.")
         if not found.findings:
             looked = len(CHECKS) - len(found.unchecked)
             print_line(f"Nothing is wrong, by {counted(looked, 'check')}.")

@@ -159,14 +159,14 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         return closed
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
-    if status in {401, 403} and kind != "cluster_block_exception":
-        return _denied(error, address, detail)
-    if status == 404 and kind == "index_not_found_exception":
-        return IndexMissing(no_index(index, address))
+    if status == 401:
+        return _unauthenticated(error, address, detail)
+    if status == 403 and kind != "cluster_block_exception":
+        return _unprivileged(address, detail, reason)
     if kind in _MOVING:
         return ShardsMoving(f"Elasticsearch at {address} cannot do this now ({detail}).")
     if status == 404:
-        return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
+        return _missing(address, kind, detail, index)
     if kind == "media_type_header_exception":
         # A server answers clients of its own major version and of the one before.
         return StoreRejected(
@@ -185,6 +185,17 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     )
 
 
+def _missing(address: str, kind: str, detail: str, index: str) -> ImgSearchError:
+    if kind == "index_not_found_exception":
+        return IndexMissing(no_index(index, address))
+    return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
+
+
+def _unprivileged(address: str, detail: str, reason: str) -> StoreDenied:
+    hint = f"its key or user needs {_privilege(reason)}"
+    return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+
+
 # What Elasticsearch says of a key that it refuses, and what that means.
 _REFUSED_KEYS = {
     "api key is expired": "The API key has expired",
@@ -194,12 +205,7 @@ _REFUSED_KEYS = {
 }
 
 
-def _denied(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
-    if error.meta.status == 403:
-        return StoreDenied(
-            f"Elasticsearch at {address} refuses this client ({detail}): its key or user needs"
-            f" {_privilege(detail)}."
-        )
+def _unauthenticated(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
     details = error.body.get("error") if isinstance(error.body, Mapping) else None
     said = str((details or {}).get("additional_unsuccessful_credentials", "")).lower()
     for words, meaning in _REFUSED_KEYS.items():

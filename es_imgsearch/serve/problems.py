@@ -1,5 +1,7 @@
 """Every error of the HTTP API in one form, `application/problem+json` (RFC 9457).
 
+People whose browser asks for a page are shown one, but for the API's own addresses.
+
     {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "a sentence"}
 
 `detail` says what was wrong and what to send.
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
@@ -66,27 +68,43 @@ def add_problems(app: FastAPI) -> None:
     """Answer every error of the application in the one form."""
 
     @app.exception_handler(ImgSearchError)
-    async def own(_: Request, error: ImgSearchError) -> JSONResponse:
-        return problem_of_error(error)
+    async def own(request: Request, error: ImgSearchError) -> Response:
+        return _answer(request, status_of(error), str(error), _headers_of(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if any(each["loc"] == ("body",) for each in error.errors()) and kind != "application/json":
             return problem(415, "Send a JSON object with content-type: application/json.")
-        return problem(422, sentences(error.errors()))
+        return _answer(request, 422, sentences(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> Response:
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405:
             headers["allow"] = ", ".join(_methods(app, request))
-        return problem(error.status_code, _refusal(app, request, error), headers)
+        return _answer(request, error.status_code, _refusal(app, request, error), headers)
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("A request failed", exc_info=error)
-        return problem(500, "The service failed at this request; its log says why.")
+        return _answer(request, 500, "The service failed at this request; its log says why.")
+
+
+def _wants_page(request: Request) -> bool:
+    is_api = request.url.path.removeprefix(request.scope.get("root_path", "")).startswith("/api/")
+    return "text/html" in request.headers.get("accept", "") and not is_api
+
+
+def _answer(
+    request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with a problem, or with the gallery's page about it."""
+    page = getattr(request.app.state, "error_page", None)
+    if page is None or not _wants_page(request):
+        return problem(status, detail, headers)
+    shown: Response = page(request, status, detail, {**(headers or {}), "vary": "accept"})
+    return shown
 
 
 def problem_of(status: int, detail: str) -> dict[str, Any]:
@@ -106,10 +124,13 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 def problem_of_error(error: ImgSearchError) -> JSONResponse:
     """Build the answer that is an error."""
+    return problem(status_of(error), str(error), _headers_of(error))
+
+
+def _headers_of(error: ImgSearchError) -> dict[str, str]:
     # By its class `ImageSearch(service=…)` raises the same error.
     name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
-    headers = {**retry_header(error), ERROR_HEADER: name.__name__}
-    return problem(status_of(error), str(error), headers)
+    return {**retry_header(error), ERROR_HEADER: name.__name__}
 
 
 def retry_header(error: ImgSearchError) -> dict[str, str]:
@@ -157,6 +178,8 @@ def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
         methods = " or ".join(_methods(app, request))
         return f"{shown_value(path)} does not take {request.method}: send {methods}."
     if error.status_code == 404:
+        if _wants_page(request):
+            return f"There is nothing at {shown_value(path)}."
         routes = ", ".join(dict.fromkeys(_routes(app)))
         return f"There is nothing at {shown_value(path)}; the addresses are {routes}."
     detail = str(error.detail)

@@ -287,6 +287,11 @@ class SearchService:
         clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
+    def count(self, request: SearchRequest) -> int:
+        """Count the pictures that meet the filters and dates."""
+        clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
+        return self._client.store.listings.count_matching({"bool": {"filter": clauses}})
+
     def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
         """Return groups of files that show the same picture.
 

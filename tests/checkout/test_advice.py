@@ -59,7 +59,7 @@ CARRIED_OUT = {
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
     "cli.printing.access:naming_the_role": f"{RIGHTS}::test_what_a_refusal_advises_works",
     "cli.printing.access:warn_of_password": f"{RIGHTS}::test_no_process_shows_a_secret",
-    "elastic.error_mapping:_denied": f"{RIGHTS}"
+    "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
     "::test_each_bad_credential_is_one_clear_line",
     "manage.production.keys:_check_name": f"{RIGHTS}"
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
@@ -76,6 +76,10 @@ CARRIED_OUT = {
     "manage.init:_arrange": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
     "manage.doctor.cluster:shards": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
+    "manage.doctor.access:expiry": "e2e/test_doctor_rights.py"
+    "::test_a_key_that_expires_soon_is_replaced_as_it_says",
+    "manage.doctor.access:rights": "e2e/test_doctor_rights.py"
+    "::test_a_key_of_no_role_is_replaced_as_it_says",
     "manage.doctor.cluster:memory": "e2e/test_doctor.py"
     "::test_vectors_that_the_page_cache_does_not_hold_are_made_smaller_as_it_says",
     "manage.doctor.diagnosis:relevance": "e2e/test_doctor.py"
@@ -187,6 +191,7 @@ OF_PACKAGES = {
     "embed.weights:package_folder", "files.hdf5:load_h5py", "files.parquet:load_pyarrow",
     "quality.plots:check_can_plot", "search.hits:Hits.to_pandas",
     "search.sheet.drawing:missing_letters_note", "tags.fitting:check_can_train",
+    "watch.sources.fsspec_source:file_system",
 }  # fmt: skip
 
 # Not carried out by a test, and why; what they name exists all the same.

@@ -46,7 +46,8 @@ def relevance(setup: SetUp) -> Iterator[Finding]:
 
 CHECKS: Final[Mapping[str, Callable[[SetUp], Iterator[Finding]]]] = {
     "server": server,
-    "key": access.expiry,
+    "rights": access.rights,
+    "keys": access.expiry,
     "disks": cluster.disks,
     "blocks": cluster.blocks,
     "copies": cluster.copies,
@@ -61,15 +62,17 @@ CHECKS: Final[Mapping[str, Callable[[SetUp], Iterator[Finding]]]] = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong, and what could not be looked at: the check and why."""
+    """What is wrong; what could not be looked at, and why; what the key in use may do."""
 
     findings: list[Finding] = field(default_factory=list)
     unchecked: dict[str, str] = field(default_factory=dict)
+    roles: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "findings": [each.to_dict() for each in self.findings],
             "unchecked": self.unchecked,
+            "roles": self.roles,
         }
 
 
@@ -78,6 +81,8 @@ def diagnose(setup: SetUp) -> Diagnosis:
     found = Diagnosis()
     # Says that the address, the certificate or the key is wrong.
     setup.version  # noqa: B018
+    if access.is_secured(setup):
+        found.roles.extend(access.roles_of(setup))
     for name, check in CHECKS.items():
         try:
             found.findings.extend(check(setup))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.errors import FilterInvalid, ServiceUnsuitable, UsageError
-from es_imgsearch.records import composed, disk_path, is_text
+from es_imgsearch.records import composed, disk_path, is_text, path_of
 from es_imgsearch.search.hits import Hit, Hits
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def _hit(given: Mapping[str, Any]) -> Hit:
     return Hit(
         **{
             **given,
-            "path": None if path is None else Path(disk_path(path)),
+            "path": None if path is None else path_of(disk_path(path)),
             "matched_box": None if box is None else tuple(box),
         }
     )

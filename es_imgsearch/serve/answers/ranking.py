@@ -122,8 +122,13 @@ def _depth(request: SearchRequest, offset: int, *, is_reduced: bool) -> int:
 
 
 def is_likely(hit: Hit, least: float = LIKELY) -> bool:
-    """Whether a hit is likely right, as far as is known."""
+    """Whether a hit is likely right or has the words, as far as is known."""
     return hit.matches_words or hit.relevance is None or hit.relevance >= least
+
+
+def is_relevant(hit: Hit) -> bool:
+    """Whether a hit is known to be likely right, whatever its words."""
+    return hit.relevance is not None and hit.relevance >= LIKELY
 
 
 def _identity(hit: Hit, collapse: bool) -> str:

@@ -107,19 +107,47 @@ def redirected(request: Request, address: Address) -> Response:
     return RedirectResponse(url(request, str(address)), HTTPStatus.SEE_OTHER, HEADERS)
 
 
-def failed(request: Request, error: ImgSearchError, address: Address | None = None) -> Response:
-    """Render an error, with what to do."""
-    status = status_of(error)
+def failed(
+    request: Request,
+    error: ImgSearchError,
+    address: Address | None = None,
+    *,
+    is_sent: bool = False,
+) -> Response:
+    """Render an error, with what to do; `is_sent` if the address is only where it was sent from."""
+    address = address or Address("/", ())
+    headers = retry_header(error)
+    return _refused(request, status_of(error), str(error), address, headers, is_sent=is_sent)
+
+
+def error_page(
+    request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Render the answer of `problems.problem` for people."""
+    address = Address(route_path(request.scope), ())
+    return _refused(request, status, detail, address, headers or {})
+
+
+def _refused(
+    request: Request,
+    status: int,
+    message: str,
+    address: Address,
+    headers: Mapping[str, str],
+    *,
+    is_sent: bool = False,
+) -> Response:
     shown = {
-        "address": address or Address("/", ()),
+        "address": address,
+        "is_sent": is_sent,
         # Not a token that was sent in the address by mistake.
-        "asked": [] if address is None else [p for p in address.pairs if not is_secret(p[0])],
-        "message": str(error),
-        "is_passing": bool(retry_header(error)),
+        "asked": [pair for pair in address.pairs if not is_secret(pair[0])],
+        "message": message,
+        "is_passing": "retry-after" in headers,
         "is_missing": status == HTTPStatus.NOT_FOUND,
     }
     response = rendered(request, "error.html", shown, status)
-    response.headers.update(retry_header(error))
+    response.headers.update(headers)
     return response
 
 
