@@ -55,7 +55,8 @@ CARRIED_OUT = {
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
     "codes.storage:read_coder": f"{CODES}"
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
-    "cli.production.keys:create": f"{RIGHTS}::test_a_key_is_printed_once_and_listed_without_its_secret",
+    "cli.production.keys:create": f"{RIGHTS}"
+    "::test_a_key_is_printed_once_and_listed_without_its_secret",
     "cli.printing.access:naming_the_role": f"{RIGHTS}::test_what_a_refusal_advises_works",
     "cli.printing.access:warn_of_password": f"{RIGHTS}::test_no_process_shows_a_secret",
     "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
@@ -178,8 +179,8 @@ OF_OPTIONS = {
     "manage.transfer.snapshots:Snapshots._find", "manage.vector_sample:_sample_file",
     "manage.vector_sample:_sample_index", "pipeline.reporting.metrics:MetricsServer.__init__",
     "quality.code_training:_check_arguments", "quality.code_training:_train",
-    "cli.production.plan:plan", "manage.production.keys:parse_lifetime",
-    "manage.production.plan:make_plan", "search.reduced:register_originals",
+    "manage.production.keys:parse_lifetime", "manage.production.plan:make_plan",
+    "search.reduced:register_originals",
     "watch.roots:claim_root.entered",
 }  # fmt: skip
 

@@ -98,7 +98,6 @@ def test_without_an_index_or_a_server_it_plans_all_the_same(es_url: str):
         (["--pictures", "10", "--replicas", "1"], "--nodes 2"),
         (["--pictures", "10", "--nodes", "0"], "0 is not in the range"),
         (["--pictures", "10", "--profile", "tiny"], "There is no profile 'tiny'"),
-        (["--pictures", "10", "--dims", "5", "--encoder", "clip"], "not both"),
         (["--pictures", "10", "--encoder", "unheard/of"], "give --dims N"),
         ([], "--pictures"),
     ],
@@ -107,3 +106,10 @@ def test_wrong_use(es_url: str, options: list[str], said: str):
     ran = CliRunner(env={"ES_URL": es_url}).invoke(main, ["plan", "--index", "nothing", *options])
     assert ran.exit_code == 2
     assert said in ran.stderr
+
+
+def test_what_an_unknown_encoder_needs_is_taken(es_url: str):
+    options = ["--index", "nothing", "--pictures", "10", "--encoder", "unheard/of", "--dims", "7"]
+    ran = CliRunner(env={"ES_URL": es_url}).invoke(main, ["plan", *options])
+    assert ran.exit_code == 0
+    assert "7 dims (unheard/of)" in ran.stdout

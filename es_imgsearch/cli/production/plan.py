@@ -8,7 +8,7 @@ import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.printing.lines import print_json, print_line
-from es_imgsearch.errors import UsageError, readable_bytes
+from es_imgsearch.errors import readable_bytes
 
 if TYPE_CHECKING:
     from es_imgsearch.manage.production.plan import Plan
@@ -29,8 +29,8 @@ _COLUMNS = ("profile", "disk", "page cache", "shards", "disk/node", "heap/node",
               help="How many pictures there will be.")  # fmt: skip
 @click.option("--encoder", metavar="NAME", help="Encoder of the index.  [default: that of the index"
               " if there is one, else clip]")  # fmt: skip
-@click.option("--dims", metavar="D", type=click.IntRange(1, 4096), help="Dims of its vectors, in"
-              " place of an encoder.")  # fmt: skip
+@click.option("--dims", metavar="D", type=click.IntRange(1, 4096), help="Dims of its vectors,"
+              " where the encoder is not named or not known here.")  # fmt: skip
 @click.option("--profile", metavar="NAME", help="Only this profile.  [default: all side by side]")
 @click.option("--nodes", metavar="N", type=click.IntRange(1, 10_000), default=1, show_default=True,
               help="Data nodes of Elasticsearch.")  # fmt: skip
@@ -53,8 +53,6 @@ def plan(
     """
     from es_imgsearch.manage.production.plan import make_plan, measure_index
 
-    if dims is not None and settings.encoder is not None:
-        raise UsageError("Give --encoder or --dims, not both.")
     made = make_plan(
         pictures,
         index=settings.index,
