@@ -1,8 +1,7 @@
-"""`status` and `doctor`: what an index holds; what is wrong, and what to do."""
+"""`status`: show what an index holds, and which daemons keep it up to date."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.lines import left_out_line, print_json, print_line
-from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, counted
+from es_imgsearch.errors import counted
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -205,32 +204,3 @@ def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
         print_line("    the folder is not there; the daemon watches it when it comes")
     if hung := root["disk_hung_seconds"]:
         print_line(f"    the disk of the folder has not answered for {hung} s")
-
-
-@click.command(epilog=examples("doctor", "doctor --index products --json"))
-@with_settings_options
-@json_option
-def doctor(settings: Settings, as_json: bool) -> None:
-    """Say what is wrong with cluster, index and this machine, and what to do.
-
-    Changes nothing; ends with 1 if anything was found.
-    """
-    from es_imgsearch.manage.doctor.diagnosis import CHECKS, diagnose
-    from es_imgsearch.manage.doctor.setup import SetUp
-
-    found = diagnose(SetUp(open_store(settings), settings))
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        for each in found.findings:
-            print_line(f"- {each.text}")
-            if each.command:
-                print_line(f"      {each.command}")
-        for name, why in found.unchecked.items():
-            print_line(f"({name} could not be checked: {why})")
-        if found.roles:
-            print_line(f"This key or user has the rights of: {', '.join(found.roles)}.")
-        if not found.findings:
-            looked = len(CHECKS) - len(found.unchecked)
-            print_line(f"Nothing is wrong, by {counted(looked, 'check')}.")
-    sys.exit(EXIT_DIFFERENCE if found.findings else EXIT_DONE)

@@ -8,6 +8,7 @@ from typing import Final
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.errors import readable_bytes
 from es_imgsearch.manage.doctor.setup import Finding, SetUp, names_with, request_words
+from es_imgsearch.manage.production.sizes import VectorKind
 from es_imgsearch.watch.commands import command_line
 
 # A lease of a daemon lasts 10 s by default, and is judged by this machine's clock.
@@ -124,9 +125,10 @@ def shards(setup: SetUp) -> Iterator[Finding]:
 def memory(setup: SetUp) -> Iterator[Finding]:
     """Yield a finding if the page cache does not hold the vectors that are searched."""
     count, vector = setup.status["pictures"], setup.info.properties[VECTOR_FIELD]
-    kind, dims = vector["index_options"]["type"], setup.info.meta.seal.dims
+    options = vector["index_options"]
+    kind = VectorKind(setup.info.meta.stored_dims, 4, options["type"], options.get("m", 16))
     replicas = int(setup.index_settings[setup.info.name]["number_of_replicas"])
-    needed = searched_bytes(kind, count, dims) * (1 + replicas)
+    needed = count * kind.cached_bytes * (1 + replicas)
     cache = sum(
         node["os"]["mem"]["adjusted_total_in_bytes"] - node["jvm"]["mem"]["heap_max_in_bytes"]
         for node in setup.nodes
@@ -139,24 +141,6 @@ def memory(setup: SetUp) -> Iterator[Finding]:
             " the disk. Add memory or nodes, or take a profile of smaller vectors (reindex"
             " --profile compact, or binary).",
         )
-
-
-def searched_bytes(kind: str, count: int, dims: int) -> int:
-    """Return the bytes that searches of `count` vectors read, with the graph.
-
-    Formulas: https://www.elastic.co/docs/deploy-manage/production-guidance/optimize-performance/
-    approximate-knn-search.  16 links of 4 bytes a vector.
-    """
-    a_vector = (
-        dims + 4
-        if kind.startswith("int8")
-        else dims // 2 + 4
-        if kind.startswith("int4")
-        else dims // 8 + 14
-        if kind.startswith("bbq")
-        else 4 * dims
-    )
-    return count * (a_vector + (64 if kind.endswith("hnsw") else 0))
 
 
 def clocks(setup: SetUp) -> Iterator[Finding]:

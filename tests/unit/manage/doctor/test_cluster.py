@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from es_imgsearch.manage.doctor.cluster import clocks, copies, memory, searched_bytes, shards
+from es_imgsearch.manage.doctor.cluster import clocks, copies, memory, shards
 
 NODE: dict[str, Any] = {
     "name": "n1", "timestamp": 1_000_000, "asked_at_ms": 1_000_000,
@@ -31,20 +31,11 @@ def health(nodes: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("hnsw", 2112), ("flat", 2048), ("int8_hnsw", 580), ("int4_hnsw", 324), ("bbq_hnsw", 142)],
-)
-def test_what_searches_read_of_a_vector_of_512_dims(kind: str, expected: int):
-    assert searched_bytes(kind, 1, 512) == expected
-    assert searched_bytes(kind, 10_000_000, 512) == 10_000_000 * expected
-
-
 @pytest.mark.parametrize(("replicas", "is_too_much"), [(0, False), (1, True)])
 def test_vectors_that_the_page_cache_does_not_hold(replicas: int, is_too_much: bool):
     info = SimpleNamespace(
         name="p", properties={"image_embedding": {"index_options": {"type": "hnsw"}}},
-        meta=SimpleNamespace(seal=SimpleNamespace(dims=512)),
+        meta=SimpleNamespace(stored_dims=512),
     )  # fmt: skip
     found = texts(
         memory, info=info, status={"pictures": 2_500_000}, nodes=[NODE],
@@ -79,7 +70,7 @@ def test_copies_on_no_node():
 
 
 def test_shards_that_are_too_large():
-    given = {"index_settings": {"p": {"number_of_shards": "2"}}}
+    given = {"index": "p", "index_settings": {"p": {"number_of_shards": "2"}}}
     assert not texts(shards, primary_bytes=lambda: {"p": 99 * 10**9}, **given)
     (found,) = texts(shards, primary_bytes=lambda: {"p": 102 * 10**9}, **given)
     assert "its 2 shards have 51.0 GB each" in found
