@@ -134,7 +134,7 @@ def serve(index: str, *, shares_model: bool) -> None:
     """Serve as the command does; print the port."""
     import uvicorn
 
-    from es_imgsearch.cli.serve import _listening
+    from es_imgsearch.cli.serving.serve import _listening
     from es_imgsearch.serve.app import create_app
     from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles

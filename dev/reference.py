@@ -238,7 +238,7 @@ def http() -> str:
 
 def described_api() -> dict[str, Any]:
     """Return `/openapi.json` of routes behind which there is nothing."""
-    service = cast(SearchService, SimpleNamespace(shared_encoder=None))
+    service = cast(SearchService, SimpleNamespace(shared_encoder=None, is_ready=None))
     return create_app(cast(PictureFiles, None), service).openapi()
 
 

@@ -32,6 +32,7 @@
           ├── StoreUnreachable     no answer; transient (exit code 3)
           │    └── ServiceUnreachable   no answer of a `serve`
           ├── StoreBusy            cannot answer now; transient (exit code 3)
+          │    └── ShardsMoving     nodes go or come; works a moment later
           ├── StoreDenied          credentials or privileges (exit code 2)
           └── StoreRejected        this request or document is refused
 
@@ -252,6 +253,10 @@ class StoreBusy(StoreError):
 
     transient = True
     exit_code = EXIT_UNREACHABLE
+
+
+class ShardsMoving(StoreBusy):
+    """A node has gone, and others take over; the same request works a moment later."""
 
 
 class StoreDenied(StoreError):

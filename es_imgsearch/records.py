@@ -30,12 +30,30 @@ if TYPE_CHECKING:
 # needs only paths of this module: functions import it.
 
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
+
+
+class UrlPath(type(Path())):  # type: ignore[misc]
+    """The path of a root, or of a file in it, that is a URL: `s3://bucket/prefix`."""
+
+    def __str__(self) -> str:
+        return str(super().__str__()).replace(":/", "://", 1)
+
+
+def is_url(path: str | Path) -> bool:
+    """Return True for a URL, which `watch.sources` opens."""
+    return _URL.match(str(path)) is not None
+
+
+def path_of(text: str) -> Path:
+    """Return the path of a root or a file, which may be a URL."""
+    return UrlPath(text) if is_url(text) else Path(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A watched folder: its name in documents, and its path on this host.
+    """A watched folder or URL: its name in documents, and its path on this host.
 
     `follows_links`: links to folders in it are entered, but for those that lead into one of
     `other_paths`, the resolved paths of the other roots of this process.
@@ -45,6 +63,10 @@ class Root:
     path: Path
     follows_links: bool = field(default=False, compare=False)
     other_paths: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_url(self) -> bool:
+        return is_url(self.path)
 
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""
@@ -101,12 +123,14 @@ class Change:
 
     `detected_at` is `time.time()` of the event or comparison, the start of `ingest_lag_ms`.
     `event_at` is `time.monotonic()` of the event; None if nothing is known of it but the change.
+    `listed` is the state that a listing of a URL showed, which saves a request for each file.
     """
 
     root: Root
     relative_path: str
     detected_at: float
     event_at: float | None = None
+    listed: FileState | None = field(default=None, compare=False)
 
     @property
     def image_id(self) -> str:
@@ -174,19 +198,13 @@ class Embedded(NamedTuple):
 
 
 def image_id(root_name: str, relative_path: str) -> str:
-    """Return the `_id` of a file's document.
-
-    It is BLAKE2b of root name and path, 32 hex digits.
-    """
+    """Return the `_id` of a file: BLAKE2b of root name and path, 32 hex digits."""
     key = root_name.encode() + b"\0" + os.fsencode(relative_path)
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Scale vectors, of shape (dims,) or (n, dims), to length 1 as float32.
-
-    Zeros stay zeros.
-    """
+    """Scale vectors, (dims,) or (n, dims), to length 1 as float32; zeros stay zeros."""
     import numpy as np
 
     rows = np.asarray(vectors, dtype=np.float32)
@@ -196,10 +214,7 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:
-    """Format a moment, by default now, for a date field.
-
-    The format is ISO 8601 with the moment's offset, UTC for now.
-    """
+    """Format a moment, by default now in UTC, as ISO 8601 with its offset."""
     return (moment or datetime.now(tz=UTC)).isoformat(timespec=timespec)
 
 
@@ -225,10 +240,9 @@ def disk_path(stored: str) -> str:
 
 # -- regions: tiles of a picture with vectors of their own, so that a crop is found ----------------
 #
-# The vector of a whole picture depends on everything in it, so it may differ much from the vector
-# of a part that fills a quarter of it.  The vector of a tile of that size is closer, which is why
-# instance retrieval uses grids of tiles (Razavian et al. 2014, *CNN Features off-the-shelf*;
-# Tolias, Sicre and Jégou 2016, R-MAC).
+# A part that fills a quarter of a picture is closer to the vector of a tile of that size than to
+# that of the whole: instance retrieval uses grids of tiles (Razavian et al. 2014, *CNN Features
+# off-the-shelf*; Tolias, Sicre and Jégou 2016, R-MAC).
 
 REGIONS_FIELD = "regions"
 REGION_VECTOR = "regions.embedding"
@@ -277,10 +291,7 @@ class Grid:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any] | None) -> Grid | None:
-        """Read an entry of `_meta`.
-
-        Raises KeyError, TypeError or ValueError if it is invalid.
-        """
+        """Read an entry of `_meta`; KeyError, TypeError or ValueError if it is invalid."""
         try:
             return None if body is None else cls.parse(body["grid"])
         except UsageError as error:
@@ -309,10 +320,7 @@ class Grid:
 
 
 def composed(text: str) -> str:
-    """Compose letters and marks (NFC), to store and compare what people type.
-
-    Names from a Mac are decomposed.  Never for opening a file, nor for an id.
-    """
+    """Compose letters and marks (NFC) as typed; never for opening a file or an id."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 

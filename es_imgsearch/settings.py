@@ -28,8 +28,7 @@ from es_imgsearch.errors import SettingsError, did_you_mean, value_problem
 CONFIG_NAME = "es-imgsearch.toml"
 ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 
-# Read by the launcher of Elasticsearch that comes with the source.
-_NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
+_NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}  # of dev/elasticsearch
 _ADDRESSES = {"es_url", "kibana_url", "service", "encoder_url"}
 _INDEX_NAME = re.compile(r"""(?![_.+-])[^ "*+\\/|<>?,#:]+""")
 
@@ -44,8 +43,7 @@ def available_cores() -> int:
 
 
 def default_read_workers(cores: int) -> int:
-    """Use every core up to 8, of more cores a third."""
-    # A JPEG of 12 megapixels takes 59 ms of CPU to read and 88 ms to embed with ViT-B/32.
+    """Use every core up to 8, of more a third: embedding takes longer than reading."""
     return min(cores, max(8, cores // 3))
 
 
@@ -72,7 +70,7 @@ class Settings(BaseSettings):
     )
 
     es_url: str = Field("http://127.0.0.1:9200", validation_alias=_shared("es_url"))
-    """Address of Elasticsearch; may carry user:password@."""
+    """Addresses of Elasticsearch's nodes, with commas between; may carry user:password@."""
     es_api_key: SecretStr | None = Field(None, validation_alias=_shared("es_api_key"))
     """API key, as Kibana shows it (base64 of id:key)."""
     es_ca_certs: Path | None = Field(None, validation_alias=_shared("es_ca_certs"))
@@ -120,7 +118,7 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(1.0, ge=0)
     """A file still open elsewhere is read when unchanged this long."""
     poll_seconds: float = Field(30.0, gt=0)
-    """How often folders without events are compared with the index."""
+    """How often folders without events, and URLs, are compared with the index."""
     reconcile_minutes: float = Field(10.0, gt=0)
     """How often every folder is compared with the index."""
     compare_ctime: bool = True
@@ -152,8 +150,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(20.0, gt=0)
     """How long after a killed daemon or reindex another may take its work over."""
     log_searches: bool = False
-    """Note every search in `<index>-searches`: its words, time and hits; `init` makes that
-    index."""
+    """Note words, time and hits of each search in `<index>-searches`, which `init` makes."""
     kibana_url: str = Field("http://127.0.0.1:5601", validation_alias=_shared("kibana_url"))
     """Address of Kibana; may carry user:password@."""
     kibana_api_key: SecretStr | None = Field(None, validation_alias=_shared("kibana_api_key"))
@@ -169,8 +166,7 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(None, ge=0, le=65535)
     """Serve /metrics and /healthz here."""
     metrics_address: str = "127.0.0.1"
-    """Address that metrics_port listens on; 0.0.0.0 lets every machine read the metrics, without a
-    password."""
+    """Address that metrics_port listens on; 0.0.0.0 is for every machine, without a password."""
     log_format: Literal["text", "ecs"] = "text"
     """How `watch` logs: text, or JSON in the Elastic Common Schema."""
     shutdown_seconds: float = Field(20.0, gt=0)
@@ -178,10 +174,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
-        """Take the arguments only.
-
-        `load_settings` merges the sources and names them in errors.
-        """
+        """Take the arguments only; `load_settings` merges the sources."""
         return (sources["init_settings"],)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -217,7 +210,8 @@ class Settings(BaseSettings):
                 field.field_name or "", "the service"
             )
             raise ValueError(f"the address of {whose} must begin with http:// or https://")
-        if not _may_be_host(value):
+        parts = addresses_of(value) if field.field_name == "es_url" else [value]
+        if not all(map(_may_be_host, parts)):
             # Not repeated: what is taken for the host may be of a password.
             raise ValueError(
                 "no host has the name in this address: what stands between two dots must have 1 to"
@@ -248,7 +242,6 @@ class Settings(BaseSettings):
     @field_validator("describers", mode="before")
     @classmethod
     def _describer_names(cls, value: Any) -> Any:
-        # One text with commas, or several of them.
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
             return value
@@ -264,10 +257,18 @@ def _may_be_host(url: str) -> bool:
     return True
 
 
+def addresses_of(url: str) -> list[str]:
+    """Split addresses with commas between; a password may have commas, too."""
+    return re.split(r",\s*(?=https?://)", url)
+
+
 def without_password(url: str) -> str:
-    """Return the address without everything before its last @."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    """Return the addresses without everything before the last @ of each."""
+    parts = addresses_of(url)
+    if any("@" not in each for each in parts[: url.count("@")]):
+        parts = [url]  # a password may look like two addresses
+    split = (each.partition("://") for each in parts)
+    return ",".join(f"{scheme}://{rest.rpartition('@')[2]}" for scheme, _, rest in split)
 
 
 def load_settings(

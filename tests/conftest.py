@@ -48,6 +48,7 @@ from es_imgsearch.embed.registry import load_encoder  # noqa: E402
 from es_imgsearch.embed.weights import package_folder  # noqa: E402
 from es_imgsearch.settings import Settings, load_settings  # noqa: E402
 from es_imgsearch.testing import FakeEncoder, MemoryStore, remove_index  # noqa: E402
+from tests.support.s3_server import Bucket, S3Server, s3_server  # noqa: E402
 from tests.support.selection import (  # noqa: E402
     pytest_collection_modifyitems,
     pytest_runtest_makereport,
@@ -102,6 +103,21 @@ def real_store(settings: Settings) -> Iterator[Store]:
     yield store
     remove_index(store)
     store.connection.client.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server (moto's) on a free port, for all tests of the run that need one."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A new bucket, with the environment in which it is found."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3.bucket()
 
 
 @pytest.fixture

@@ -30,10 +30,12 @@ from es_imgsearch.cli.judge.tune import tune
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.printing.lines import drop_output
 from es_imgsearch.cli.printing.logs import set_up_logging
+from es_imgsearch.cli.production.keys import keys
+from es_imgsearch.cli.production.plan import plan
 from es_imgsearch.cli.reindex import reindex
 from es_imgsearch.cli.search import search, similar
-from es_imgsearch.cli.serve import serve
-from es_imgsearch.cli.status import status
+from es_imgsearch.cli.serving.serve import serve
+from es_imgsearch.cli.status import doctor, status
 from es_imgsearch.cli.sync import sync
 from es_imgsearch.cli.verify import failures, verify
 from es_imgsearch.cli.watch import watch
@@ -72,10 +74,11 @@ def main(verbose: bool) -> None:
 main.headings = {
     "Find pictures": [find, search, similar, duplicates, identify],
     "Make an index": [init, reindex, encoder, drop],
-    "Keep it up to date": [watch, sync, describe, status, verify, failures],
+    "Keep it up to date": [watch, sync, describe, status, verify, failures, doctor],
     "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
     "Exchange": [export_command, import_command, snapshot, kibana],
     "Serve": [serve],
+    "Run it for others": [plan, keys],
     "Help": [help_command, completion],
 }
 for _commands in main.headings.values():

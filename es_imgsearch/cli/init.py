@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         "init",
         "init --encoder starter",
         "init --index products --profile compact --regions 2x2+centre",
+        "init --index archive --shards 3 --replicas 1",
     )
 )
 @with_settings_options
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 @click.option("--regions", metavar="[GRID]", is_flag=False, flag_value="2x2+centre", help="Keep"
               " vectors of tiles too, so that a crop finds its original; GRID is 2x2+centre if not"
               " given.")  # fmt: skip
+@click.option("--shards", metavar="N", type=click.IntRange(1, 1024), help="Shards, of 10 to 50 GB"
+              " each.  [default: 1]")  # fmt: skip
+@click.option("--replicas", metavar="R", type=click.IntRange(0, 10), help="Further copies of each"
+              " shard.  [default: 1 once there are two data nodes]")  # fmt: skip
 def init(
     settings: Settings,
     profile: str | None,
@@ -51,6 +56,8 @@ def init(
     dims_kept: int | None,
     originals: Path | None,
     regions: str | None,
+    shards: int | None,
+    replicas: int | None,
 ) -> None:
     """Make the index, its alias and its templates.
 
@@ -69,6 +76,8 @@ def init(
         dims_kept=dims_kept,
         originals=originals,
         regions=regions,
+        shards=shards,
+        replicas=replicas,
     )
     click.echo(outcome, err=True)
     if outcome.startswith("Made "):

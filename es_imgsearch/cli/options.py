@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from es_imgsearch.cli.printing.access import naming_the_role, warn_of_password
 from es_imgsearch.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  es-imgsearch {line}" for line in lines)
 
 
-es_url_option = click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]")
+es_url_option = click.option("--es-url", metavar="URL", callback=warn_of_password,
+                             help="Address of Elasticsearch.  [ES_URL]")  # fmt: skip
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -142,7 +144,8 @@ def with_settings_options(function: F) -> F:
             },
             config=config,
         )
-        return function(settings, **given)
+        with naming_the_role(settings.index):
+            return function(settings, **given)
 
     for option in reversed(_SETTINGS_OPTIONS):
         with_settings = option(with_settings)
@@ -251,7 +254,7 @@ def _filter_fields(
 
 
 roots_argument = click.argument(
-    "roots", metavar="[NAME=]DIR...", nargs=-1, required=True, shell_complete=paths_of("dir")
+    "roots", metavar="[NAME=]DIR|URL...", nargs=-1, required=True, shell_complete=paths_of("dir")
 )
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
               " index, or a file that `export` wrote.  [default: the index itself]")  # fmt: skip
 @click.option("--dims-kept", metavar="N", type=int, help="How many dims `reduced` keeps."
               "  [default: 96]")  # fmt: skip
+@click.option("--shards", metavar="N", type=click.IntRange(1, 1024), help="Shards from now on."
+              "  [default: as it is]")  # fmt: skip
 @click.option("--max-missing-share", metavar="SHARE", type=click.FloatRange(0, 1), default=0.01,
               show_default=True, help="Do not switch when more than this share of the pictures"
               " could not be carried over.")  # fmt: skip
@@ -54,13 +56,14 @@ def reindex(
     profile: str | None,
     sample: str | None,
     dims_kept: int | None,
+    shards: int | None,
     max_missing_share: float,
     back: bool,
     drop_old: bool,
     cancel: bool,
     as_json: bool,
 ) -> None:
-    """Change the encoder or the profile while the index is searched and watched.
+    """Change encoder, profile or shards while the index is searched and watched.
 
     Without a change, it renews an index of an earlier version, if `status` says so.
 
@@ -73,9 +76,9 @@ def reindex(
     from es_imgsearch.manage.reindex.target import ReindexOptions
 
     store = open_store(settings)
-    options = ReindexOptions(profile=profile, sample=sample, dims_kept=dims_kept)
+    options = ReindexOptions(profile=profile, sample=sample, dims_kept=dims_kept, shards=shards)
     is_change = click.get_current_context().params["encoder"] is not None or any(
-        each is not None for each in (profile, sample, dims_kept)
+        each is not None for each in (profile, sample, dims_kept, shards)
     )
     if back + drop_old + cancel + is_change > 1:
         raise UsageError("--back, --drop-old and --cancel go alone, and not with a change.")

@@ -26,8 +26,9 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
-from es_imgsearch.cli.service import found, service_options
+from es_imgsearch.cli.serving.service import found, service_options
 from es_imgsearch.errors import ImageMissing, UsageError
+from es_imgsearch.records import is_url, path_of
 
 if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
@@ -193,9 +194,15 @@ def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:
 def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any) -> None:
     """Find pictures like a stored one, or like a file.
 
-    Of a stored picture the stored vector is used, and no model is loaded.
+    Of a stored picture, which may be given by its URL, the stored vector is used, and no model is
+    loaded.
     """
     k, rest = parsed_options(options)
+    if is_url(picture):
+        import_client()
+        from es_imgsearch.search.client import ImageSearch
+
+        picture = _stored_id(ImageSearch(settings=settings), settings, picture) or picture
     if not os.path.isfile(picture):
         try:
             output.show(
@@ -233,7 +240,7 @@ def _stored_id(client: ImageSearch, settings: Settings, picture: str) -> str | N
     from es_imgsearch.records import image_id
     from es_imgsearch.watch.roots import root_of_path
 
-    path = Path(picture).resolve()
+    path = path_of(picture) if is_url(picture) else Path(picture).resolve()
     root = root_of_path(path, client.info.meta, settings.host)
     return None if root is None else image_id(root.name, os.path.relpath(path, root.path))
 

@@ -1,9 +1,9 @@
-"""`status`: show what an index holds, and which daemons keep it up to date."""
+"""`status` and `doctor`: what an index holds; what is wrong, and what to do."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,7 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.lines import left_out_line, print_json, print_line
-from es_imgsearch.errors import counted
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -153,11 +153,11 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
 
 def _print_missing_folder(index: str, name: str, stored: str) -> None:
     """Print what to do if the folder of a root of this host is not there."""
-    from es_imgsearch.records import Root, disk_path
+    from es_imgsearch.records import Root, disk_path, path_of
     from es_imgsearch.watch.commands import permitting_command
     from es_imgsearch.watch.given_roots import is_absent
 
-    folder = Root(name, Path(disk_path(stored)))
+    folder = Root(name, path_of(disk_path(stored)))
     if not is_absent(folder):
         return
     command = permitting_command(folder, index, ())
@@ -205,3 +205,32 @@ def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
         print_line("    the folder is not there; the daemon watches it when it comes")
     if hung := root["disk_hung_seconds"]:
         print_line(f"    the disk of the folder has not answered for {hung} s")
+
+
+@click.command(epilog=examples("doctor", "doctor --index products --json"))
+@with_settings_options
+@json_option
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Say what is wrong with cluster, index and this machine, and what to do.
+
+    Changes nothing; ends with 1 if anything was found.
+    """
+    from es_imgsearch.manage.doctor.diagnosis import CHECKS, diagnose
+    from es_imgsearch.manage.doctor.setup import SetUp
+
+    found = diagnose(SetUp(open_store(settings), settings))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for each in found.findings:
+            print_line(f"- {each.text}")
+            if each.command:
+                print_line(f"      {each.command}")
+        for name, why in found.unchecked.items():
+            print_line(f"({name} could not be checked: {why})")
+        if found.roles:
+            print_line(f"This key or user has the rights of: {', '.join(found.roles)}.")
+        if not found.findings:
+            looked = len(CHECKS) - len(found.unchecked)
+            print_line(f"Nothing is wrong, by {counted(looked, 'check')}.")
+    sys.exit(EXIT_DIFFERENCE if found.findings else EXIT_DONE)

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
+@click.command(
+    epilog=examples(
+        "sync ~/Pictures",
+        "sync nas=/mnt/nas/photos --allow-deletes",
+        "sync shop=s3://bucket/products",
+    )
+)
 @with_settings_options
 @with_root_options
 @click.option("--content", is_flag=True,
@@ -120,12 +126,12 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
     """
     from es_imgsearch.manage.taking_in import release
     from es_imgsearch.manage.upgrade import upgrade
-    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.given_roots import is_gone, parse_roots
 
     left: list[str] = []
     released = 0
     for text, root in zip(roots, parse_roots(roots, may_be_gone=True), strict=True):
-        if root.path.exists():
+        if not is_gone(root):
             left.append(text)
             continue
         store = open_store(settings)

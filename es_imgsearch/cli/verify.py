@@ -66,7 +66,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     from es_imgsearch.manage.remedies import pausing_roots, verify_content
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.pipeline.jobs import RootComparison
-    from es_imgsearch.records import disk_path
+    from es_imgsearch.records import disk_path, path_of
     from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.given_roots import parse_roots
 
@@ -98,7 +98,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     for each in () if as_json else found:
         detail = f" ({each.detail})" if each.detail else ""
         root = folders.get(each.root)
-        path = Path(root.absolute(disk_path(each.relative_path))) if root else None
+        path = path_of(root.absolute(disk_path(each.relative_path))) if root else None
         print_line(f"{each.what:14}  {shown_file(path, each.root, each.relative_path)}{detail}")
     _print_summary(found, parsed, settings, pausing)
     _print_failures(store, parsed, settings)
@@ -195,6 +195,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     """
     from es_imgsearch.manage.failures import listed_failures
     from es_imgsearch.pipeline.sync import retried_indexer
+    from es_imgsearch.records import path_of
 
     store = open_store(settings)
     if action == "retry":
@@ -212,7 +213,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
         print_json(found)
         return
     for each in found:
-        path = each["path"] and Path(each["path"])
+        path = each["path"] and path_of(each["path"])
         place = shown_file(path, each["root"], each["relative_path"])
         print_line(f"{each['error_class']:18} {place}: {each['message']}")
     click.echo(f"{counted(len(found), 'failure') if found else 'No failures'}.", err=True)

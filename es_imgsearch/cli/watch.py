@@ -40,6 +40,7 @@ T = TypeVar("T")
         "watch ~/Pictures",
         'watch ~/Pictures nas=/mnt/nas/photos --exclude "*.tmp"',
         "watch /srv/photos --workers 2 --metrics-port 9100",
+        "watch shop=s3://bucket/products",
     )
 )
 @with_settings_options

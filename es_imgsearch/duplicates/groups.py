@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from es_imgsearch.records import FileState, iso_timestamp, stored_path
+from es_imgsearch.records import FileState, is_url, iso_timestamp, stored_path
 
 Level = Literal["same", "near", "similar"]
 Keep = Literal["largest", "oldest", "newest"]
@@ -172,6 +172,8 @@ def why_left(picture: IndexedPicture) -> str | None:
     """Return why a file must not be removed, None if it may be."""
     if picture.path is None:
         return "not on this host"
+    if is_url(picture.path):
+        return "at a URL, where this program removes nothing"
     try:
         # Of a link, the index has the state of the file behind it.
         state = FileState.of(os.stat(picture.path))
@@ -182,7 +184,8 @@ def why_left(picture: IndexedPicture) -> str | None:
 
 def is_outdated(picture: IndexedPicture) -> bool:
     """Return whether a file of this host is gone, or changed since it was indexed."""
-    return picture.path is not None and why_left(picture) is not None
+    is_here = picture.path is not None and not is_url(picture.path)
+    return is_here and why_left(picture) is not None
 
 
 def _is_in(each: IndexedPicture, folder: str) -> bool:

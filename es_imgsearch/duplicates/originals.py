@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,10 +21,11 @@ from es_imgsearch.duplicates.pixels import (
     may_be_parts,
     show_the_same,
 )
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta import Meta, is_open_on
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import decode
-from es_imgsearch.records import FileState, disk_path
+from es_imgsearch.records import FileState, disk_path, is_url, path_of
+from es_imgsearch.watch.sources.opened import opened_at, status_at
 
 # At most 200 kB and 7 MB each.
 _COARSE_CACHED, _FINE_CACHED = 500, 16
@@ -57,9 +57,9 @@ class OriginalFiles:
 
     def __init__(self, meta: Meta, host: str, max_pixels: int) -> None:
         self._roots: Mapping[str, Path] = {
-            name: Path(disk_path(entry["path"]))
+            name: path_of(disk_path(entry["path"]))
             for name, entry in meta.roots.items()
-            if entry["host"] == host
+            if is_open_on(entry, host)
         }
         self._max_pixels = max_pixels
 
@@ -79,12 +79,19 @@ class OriginalFiles:
         """Decode the file; None if it is not here or unreadable, or has changed."""
         path = self.path(picture)
         try:
-            if path is None or FileState.of(os.stat(path)) != picture.state:
+            if path is None or FileState.of(status_at(path)) != picture.state:
                 return None
-            content = path.read_bytes()
+            content = _content(path)
             return decode(content, max_pixels=self._max_pixels, suffix=path.suffix.lower()).image
         except (OSError, ReadError):
             return None
+
+
+def _content(path: Path) -> bytes:
+    if not is_url(path):
+        return path.read_bytes()
+    with opened_at(path) as (content, _status):
+        return content.read()
 
 
 class _FileGone(Exception):

@@ -25,7 +25,7 @@ from es_imgsearch.elastic.requests import JSON, Request
 from es_imgsearch.elastic.server.http_node import HttpNode
 from es_imgsearch.elastic.server.version import holds_vectors, with_vectors_in_source
 from es_imgsearch.errors import SettingsError, UsageError
-from es_imgsearch.settings import Settings, changed_settings, load_settings
+from es_imgsearch.settings import Settings, addresses_of, changed_settings, load_settings
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
@@ -35,9 +35,9 @@ def connect(settings: Settings) -> elasticsearch.Elasticsearch:
 
 def connect_async(settings: Settings) -> elasticsearch.AsyncElasticsearch:
     """Create a client for asyncio.  Raises SettingsError if aiohttp is not installed."""
-    url, options = _address_and_options(settings.es_url, _options(settings))
+    urls, options = _addresses_and_options(settings.es_url, _options(settings))
     try:
-        return elasticsearch.AsyncElasticsearch(url, **options)
+        return elasticsearch.AsyncElasticsearch(urls, **options)
     except (ValueError, TypeError, OSError) as error:
         # Without aiohttp it is a ValueError that names the extra to install.
         raise SettingsError(f"Elasticsearch cannot be reached as set: {error}.") from None
@@ -51,7 +51,7 @@ def addresses(client: elasticsearch.Elasticsearch | elasticsearch.AsyncElasticse
 def _options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "request_timeout": settings.request_timeout_seconds,
-        "max_retries": 1,
+        "max_retries": max(1, len(addresses_of(settings.es_url)) - 1),
     }
     if settings.es_api_key is not None:
         options["api_key"] = settings.es_api_key.get_secret_value()
@@ -79,18 +79,31 @@ class _Json(OrjsonSerializer):
 
 
 def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
-    """Create a client for an address, with or without port and credentials."""
-    bare, options = _address_and_options(url, options)
+    """Create a client for addresses, with or without port and credentials."""
+    urls, options = _addresses_and_options(url, options)
     options.setdefault("node_class", HttpNode)
     try:
-        return elasticsearch.Elasticsearch(bare, **options)
+        return elasticsearch.Elasticsearch(urls, **options)
     except (ValueError, TypeError, OSError) as error:
         raise SettingsError(f"Elasticsearch cannot be reached as set: {error}.") from None
 
 
-def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _addresses_and_options(url: str, options: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return the addresses without credentials; options have the first that are given.
+
+    A request that one node does not answer is sent to another one.
+    """
     # Bodies in SMILE are encoded already: TextSerializer passes bytes through.
     options.setdefault("serializers", {JSON_TYPE: _Json(), SMILE_TYPE: TextSerializer()})
+    found = [_bare_and_credentials(each) for each in addresses_of(url)]
+    credentials = next((each for _, each in found if each is not None), None)
+    if credentials is not None and "api_key" not in options:
+        # The client would encode them as ASCII; Elasticsearch reads UTF-8.
+        options["basic_auth"] = b64encode(credentials.encode()).decode()
+    return [bare for bare, _ in found], options
+
+
+def _bare_and_credentials(url: str) -> tuple[str, str | None]:
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -104,11 +117,9 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
         ) from None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
-    if parts.username is not None and "api_key" not in options:
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        # The client would encode them as ASCII; Elasticsearch reads UTF-8.
-        options["basic_auth"] = b64encode(credentials.encode()).decode()
-    return bare, options
+    if parts.username is None:
+        return bare, None
+    return bare, f"{unquote(parts.username)}:{unquote(parts.password or '')}"
 
 
 # -- Connections belong to a process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
     IndexMissing,
+    ShardsMoving,
     StoreBusy,
     StoreDenied,
     StoreError,
@@ -27,10 +29,23 @@ AsyncClient = elasticsearch.AsyncElasticsearch
 
 JSON_TYPE, SMILE_TYPE = "application/json", "application/vnd.elasticsearch+smile"
 
+# While a node stops, and until the others know; a search met the first while each of three nodes
+# was started again (8.19.13).
+_MOVING = {
+    "search_context_missing_exception",
+    "no_shard_available_action_exception",
+    "node_closed_exception",
+    "node_disconnected_exception",
+    "node_not_connected_exception",
+}
 _BUSY = {408, 429, 502, 503, 504}
 # Statuses by which other servers answer requests that only Elasticsearch knows.  A proxy that
 # refuses the type or the size of one request is no outage: waiting would not help.
 _FOREIGN_STATUSES = {404, 405, 410, 421, 501}
+
+# Of a security_exception; privileges are listed from the least on.
+_GRANTED_BY = re.compile(r"granted by the (cluster|index) privileges \[([a-z0-9_:/*]+)")
+_ON_INDICES = re.compile(r" on (?:restricted )?indices \[([^\]]+)\]")
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:
@@ -51,7 +66,10 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
-        return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow writing ({message}): the key or user needs"
+            f" {_privilege(message)}."
+        )
     return StoreRejected(f"Elasticsearch rejected the document ({message}).")
 
 
@@ -63,10 +81,15 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     status = int(result.get("status", 500))
     if closed := _closed(causes[0]):
         return closed
+    if causes[0].get("type") in _MOVING:
+        return ShardsMoving(f"Elasticsearch cannot search now ({message}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot search now ({message}).")
     if status in {401, 403}:
-        return StoreDenied(f"Elasticsearch does not allow searching ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow searching ({message}): the key or user needs"
+            f" {_privilege(message)}."
+        )
     return StoreRejected(f"Elasticsearch rejected the search ({message}).")
 
 
@@ -80,8 +103,12 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
     if kind == "index_not_found_exception":
         return None
     if kind == "security_exception":
-        return StoreDenied(f"Elasticsearch does not allow reading ({message}).")
-    return _closed(error) or StoreBusy(f"Elasticsearch cannot read now ({message}).")
+        return StoreDenied(
+            f"Elasticsearch does not allow reading ({message}): the key or user needs"
+            f" {_privilege(message)}."
+        )
+    busy = ShardsMoving if error.get("type") in _MOVING else StoreBusy
+    return _closed(error) or busy(f"Elasticsearch cannot read now ({message}).")
 
 
 def _closed(error: Mapping[str, Any]) -> StoreBusy | None:
@@ -132,17 +159,14 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         return closed
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
-    if status in {401, 403} and kind != "cluster_block_exception":
-        hint = (
-            "set ES_API_KEY, or user:password@ in ES_URL"
-            if status == 401
-            else "its key or user needs more privileges"
-        )
-        return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
-    if status == 404 and kind == "index_not_found_exception":
-        return IndexMissing(no_index(index, address))
+    if status == 401:
+        return _unauthenticated(error, address, detail)
+    if status == 403 and kind != "cluster_block_exception":
+        return _unprivileged(address, detail, reason)
+    if kind in _MOVING:
+        return ShardsMoving(f"Elasticsearch at {address} cannot do this now ({detail}).")
     if status == 404:
-        return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
+        return _missing(address, kind, detail, index)
     if kind == "media_type_header_exception":
         # A server answers clients of its own major version and of the one before.
         return StoreRejected(
@@ -159,6 +183,50 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         else f"The server at {address} rejected the request ({detail}) and does not identify itself"
         " as Elasticsearch: check for a proxy, and whether the address needs https://."
     )
+
+
+def _missing(address: str, kind: str, detail: str, index: str) -> ImgSearchError:
+    if kind == "index_not_found_exception":
+        return IndexMissing(no_index(index, address))
+    return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
+
+
+def _unprivileged(address: str, detail: str, reason: str) -> StoreDenied:
+    hint = f"its key or user needs {_privilege(reason)}"
+    return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+
+
+# What Elasticsearch says of a key that it refuses, and what that means.
+_REFUSED_KEYS = {
+    "api key is expired": "The API key has expired",
+    "has been invalidated": "The API key was revoked",
+    "unable to find apikey": "The API key is not known there",
+    "invalid credentials for api key": "The API key is wrong",
+}
+
+
+def _unauthenticated(error: elastic_transport.ApiError, address: str, detail: str) -> StoreDenied:
+    details = error.body.get("error") if isinstance(error.body, Mapping) else None
+    said = str((details or {}).get("additional_unsuccessful_credentials", "")).lower()
+    for words, meaning in _REFUSED_KEYS.items():
+        if words in said:
+            return StoreDenied(
+                f"{meaning} (401 from Elasticsearch at {address}): set ES_API_KEY to another one."
+            )
+    return StoreDenied(
+        f"Elasticsearch at {address} refuses this client ({detail}): set ES_API_KEY, or"
+        " user:password@ in ES_URL."
+    )
+
+
+def _privilege(reason: str) -> str:
+    """Name the least privilege that the reason of a refusal lists, and the index."""
+    granted = _GRANTED_BY.search(reason)
+    if granted is None:
+        return "more privileges"
+    where = _ON_INDICES.search(reason)
+    on = "" if where is None else f" on {where[1]}"
+    return f"the {granted[1]} privilege {granted[2]!r}{on}"
 
 
 def _closed_of_request(error: elastic_transport.ApiError) -> StoreBusy | None:

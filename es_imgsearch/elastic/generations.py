@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.mapping import (
@@ -17,6 +17,7 @@ from es_imgsearch.elastic.mapping import (
     with_analysers_of,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta
+from es_imgsearch.elastic.meta_entries import ShardLayout
 from es_imgsearch.elastic.naming import (
     before_alias,
     failures_alias,
@@ -42,6 +43,8 @@ from es_imgsearch.errors import (
 )
 
 __all__ = ["Generations", "IndexInfo", "Roles"]
+
+_Fields: TypeAlias = Iterable[Mapping[str, Any]]  # mappings that describers add
 
 
 class Roles(NamedTuple):
@@ -117,15 +120,15 @@ class Generations:
     def create(
         self,
         meta: Meta,
-        describer_fields: Iterable[Mapping[str, Any]] = (),
+        describer_fields: _Fields = (),
         *,
         for_loading: bool = False,
+        layout: ShardLayout | None = None,
     ) -> None:
         """Create templates, the first generation, the state, and their aliases.
 
-        The first generation is of both indices; an existing one stays unchanged, also if two
-        processes create it at once.  `for_loading`: vectors are stored, but not searchable until
-        `end_loading`.
+        An existing generation stays unchanged, also if two processes create it at once.
+        `for_loading`: vectors are stored, but not searchable until `end_loading`.
         """
         self.make_state()
         if (serving := self._behind(self._index)) is not None:
@@ -135,7 +138,7 @@ class Generations:
         name = generation_name(self._index, 1, meta.generation_id)
         bodies = {
             self._connection.failures: failures_body(),
-            self._index: index_body(meta, describer_fields),
+            self._index: index_body(meta, describer_fields, layout),
         }
         for alias, body in bodies.items():
             template = template_body(alias, body, alias + name.removeprefix(self._index))
@@ -196,7 +199,9 @@ class Generations:
         name = first_generation(alias)
         self._create(name, {**body, "aliases": _writable(alias, pinned_alias(name))})
 
-    def begin_next(self, meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -> str:
+    def begin_next(
+        self, meta: Meta, describer_fields: _Fields = (), layout: ShardLayout | None = None
+    ) -> str:
         """Create an empty generation behind the alias `<index>-next`; return its name.
 
         It gets curves and codes of `meta`, and the roots of the index, which all generations share.
@@ -217,7 +222,7 @@ class Generations:
         # The pictures come last: if their alias exists, everything does.
         aliases = _writable(pinned_alias(name), next_alias(self._index))
         try:
-            self._create(name, {**index_body(meta, describer_fields), "aliases": aliases})
+            self._create(name, {**index_body(meta, describer_fields, layout), "aliases": aliases})
         except StoreError as error:
             if (other := self._behind(next_alias(self._index))) in {None, name}:
                 raise
@@ -254,9 +259,7 @@ class Generations:
         for name in (generation, failures_generation(self._index, generation)):
             self._connection.request("DELETE", f"/{name}", params={"ignore_unavailable": "true"})
 
-    def add_fields(
-        self, info: IndexInfo, describer_fields: Iterable[Mapping[str, Any]] = ()
-    ) -> list[str]:
+    def add_fields(self, info: IndexInfo, describer_fields: _Fields = ()) -> list[str]:
         """Map fields that `create` would map now and the index lacks.
 
         Returns their names.  Mapped fields stay unchanged.
@@ -294,10 +297,7 @@ class Generations:
         self._connection.refresh()
 
     def merge(self, *, wait_seconds: float) -> bool:
-        """Merge the pictures into one segment.
-
-        Returns False if that takes longer than `wait_seconds`.
-        """
+        """Merge into one segment; return False if that takes longer than this."""
         patient = self._connection.client.options(request_timeout=wait_seconds)
         try:
             replace(self._connection, client=patient).request(

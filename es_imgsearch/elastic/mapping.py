@@ -22,7 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.elastic.meta import CREATED_BY, SCHEMA_VERSION, Meta, Seal
-from es_imgsearch.elastic.meta_entries import CODE_FIELD, ReductionEntry, Tuning, code_mapping
+from es_imgsearch.elastic.meta_entries import (
+    CODE_FIELD,
+    ReductionEntry,
+    ShardLayout,
+    Tuning,
+    code_mapping,
+)
 from es_imgsearch.elastic.naming import first_generation
 from es_imgsearch.errors import IndexConflict, UsageError, did_you_mean
 from es_imgsearch.records import REGION_VECTOR, REGIONS_FIELD, Grid
@@ -158,7 +164,11 @@ def _reduction_entry(
     return replace(reduction, oversample=oversample)
 
 
-def index_body(meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def index_body(
+    meta: Meta,
+    describer_fields: Iterable[Mapping[str, Any]] = (),
+    layout: ShardLayout | None = None,
+) -> dict[str, Any]:
     """Body of an index of pictures: settings, strict mappings and `_meta`.
 
     `describer_fields` are the mappings that describers add.  Raises IndexConflict where two map
@@ -190,6 +200,7 @@ def index_body(meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -
                 )
             properties[name] = mapping
     body["mappings"]["_meta"] = meta.to_body()
+    body["settings"] |= (layout or ShardLayout()).to_settings()
     return body
 
 

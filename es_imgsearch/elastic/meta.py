@@ -21,11 +21,12 @@ from es_imgsearch.elastic.meta_entries import (
     CopyCheckpoint,
     Curve,
     ReductionEntry,
+    ShardLayout,
     Tuning,
     curves_from_body,
 )
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
-from es_imgsearch.records import Grid, disk_path
+from es_imgsearch.records import Grid, disk_path, is_url, path_of
 
 # 1 kept everything in `_meta`, 2 roots and what was learned, 3 had no `taken_local`: see `upgrade`.
 SCHEMA_VERSION = 4
@@ -34,6 +35,15 @@ CREATED_BY = "es_imgsearch"
 # Ends of the names of the indices next to one of pictures, see `mapping.Companion`.
 _COMPANIONS = ("background", "codes", "failures", "reduction", "searches", "state", "tags")
 _SEALED = ("dims", "revision", "fingerprint")
+
+
+# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
+IMPORTED_HOST = "(imported)"
+
+
+def is_open_on(entry: Mapping[str, Any], host: str) -> bool:
+    """Return True if a root's files can be opened on a host: its own, or at a URL."""
+    return entry["host"] == host or (entry["host"] != IMPORTED_HOST and is_url(entry["path"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +197,14 @@ class Meta:
     # -- documents -----------------------------------------------------------------------------
 
     def path_on(self, host: str, root: str, relative_path: str) -> Path | None:
-        """Return the path of a stored file; None if its root is not on this host."""
+        """Return the path or URL of a stored file; None if its root is on another host."""
         entry, below = self.roots.get(root), disk_path(relative_path)
         # This program stores no path that leads out of its root; who may write to an index must
         # not name another file.
-        if entry is None or entry["host"] != host or ".." in below.split("/"):
+        if entry is None or ".." in below.split("/"):
             return None
-        return Path(disk_path(entry["path"])) / below.lstrip("/")
+        path = path_of(disk_path(entry["path"]))
+        return path / below.lstrip("/") if is_open_on(entry, host) else None
 
     @property
     def roots_document(self) -> str:
@@ -298,6 +309,7 @@ class IndexInfo:
     source_excludes: Sequence[str] = ()
     aliases: Collection[str] = ()
     analysis: Mapping[str, Any] = field(default_factory=dict)
+    layout: ShardLayout = field(default_factory=ShardLayout)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -325,6 +337,7 @@ class IndexInfo:
             source_excludes=tuple(mappings.get("_source", {}).get("excludes", ())),
             aliases=tuple(body.get("aliases", ())),
             analysis=settings.get("analysis", {}),
+            layout=ShardLayout.from_settings(settings),
         )
 
     def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:

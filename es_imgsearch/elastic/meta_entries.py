@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,33 @@ _CANDIDATES_PER_HIT = 2
 # Half-way between 3 for k = 1 and 15 for k = 10, 9 candidates found .924 of the true five where .95
 # was the target (2,000 vectors).
 _WIDTH_DECIDES_UP_TO_K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLayout:
+    """Shards of an index, and how many more copies of each it has.
+
+    `replicas` None: one more copy once there are two data nodes.
+    """
+
+    shards: int = 1
+    replicas: int | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Parse the settings of an index."""
+        is_automatic = settings.get("auto_expand_replicas", "false") != "false"
+        replicas = None if is_automatic else int(settings.get("number_of_replicas", 0))
+        return cls(int(settings.get("number_of_shards", 1)), replicas)
+
+    def copies(self) -> dict[str, Any]:
+        """Settings of the copies, which may change later."""
+        if self.replicas is None:
+            return {"auto_expand_replicas": "0-1"}
+        return {"auto_expand_replicas": False, "number_of_replicas": self.replicas}
+
+    def to_settings(self) -> dict[str, Any]:
+        return {"number_of_shards": self.shards, **self.copies()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,9 +209,14 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 
 def to_msearch(bodies: Iterable[Mapping[str, Any]]) -> bytes:
     """Encode several searches for one `_msearch`."""
+    return msearch_lines(map(to_json, bodies))
+
+
+def msearch_lines(bodies: Iterable[bytes]) -> bytes:
+    """Put encoded searches together for one `_msearch`."""
     # Documents on a shard that does not answer would silently be missing.
     head = b'{"allow_partial_search_results":false}\n'
-    return b"".join(head + to_json(body) + b"\n" for body in bodies)
+    return b"".join(head + body + b"\n" for body in bodies)
 
 
 def parse_vector(value: Any) -> npt.NDArray[np.float32]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.elastic.error_mapping import multi_get_error, search_error
-from es_imgsearch.elastic.queries import parse_vector, to_json
+from es_imgsearch.elastic.queries import msearch_lines, parse_vector, to_json
 from es_imgsearch.errors import GenerationSwitched, ImageMissing, IndexMissing, shown_value
 
 # Of Elasticsearch; and its line of a request has at most 4096.
@@ -33,6 +33,17 @@ _SEARCH = urlencode(
 _HITS_OF_EACH = ",".join(f"responses.{each}" for each in _HIT.split(","))
 _OF_EACH = f"took,{_HITS_OF_EACH},responses.error,responses.status"
 _MSEARCH = urlencode({"filter_path": _OF_EACH}, safe=",.")
+# Of searches of any kind.
+_JOINED = urlencode(
+    {
+        "filter_path": ",".join(
+            [_OF_EACH]
+            + [f"responses.{each}" for each in ("took", "hits.total", "aggregations")]
+            + ["responses.hits.hits.inner_hits"]
+        )
+    },
+    safe=",.",
+)
 _MSEARCH_INNER = urlencode({"filter_path": f"{_OF_EACH},responses.hits.hits.inner_hits"}, safe=",.")
 
 
@@ -61,6 +72,49 @@ def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Req
     """
     parameters = _MSEARCH_INNER if inner_hits else _MSEARCH
     return Request("POST", f"/{index}/_msearch?{parameters}", body, NDJSON)
+
+
+class JoinedPart(NamedTuple):
+    """What a request searches for: lines of an `_msearch`, two a search."""
+
+    alias: str
+    lines: bytes
+    is_single: bool
+
+
+def searches_of(request: Request) -> JoinedPart | None:
+    """Return the searches of a `search_request` or `msearch_request`; None for others."""
+    index, _, rest = request.path[1:].partition("/")
+    if request.body is not None and rest == f"_search?{_SEARCH}":
+        return JoinedPart(index, msearch_lines([request.body]), is_single=True)
+    if request.body is not None and rest.startswith("_msearch?"):
+        return JoinedPart(index, request.body, is_single=False)
+    return None
+
+
+def joined_searches(
+    requests: Sequence[Request],
+) -> tuple[Request, Callable[[Mapping[str, Any]], list[Mapping[str, Any] | None]]]:
+    """Join requests that search one index.
+
+    Returns the request, and a function that splits its answer into theirs; None for one of which
+    a search failed.
+    """
+    parts = [each for request in requests if (each := searches_of(request)) is not None]
+    lines = b"".join(each.lines for each in parts)
+    joined = Request("POST", f"/{parts[0].alias}/_msearch?{_JOINED}", lines, NDJSON)
+
+    def split(answer: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
+        left, found = list(answer["responses"]), list[Mapping[str, Any] | None]()
+        for part in parts:
+            count = part.lines.count(b"\n") // 2
+            answers, left = left[:count], left[count:]
+            took = max(each.get("took", 0) for each in answers)
+            whole = answers[0] if part.is_single else {"took": took, "responses": answers}
+            found.append(None if any("error" in each for each in answers) else whole)
+        return found
+
+    return joined, split
 
 
 def info_request(index: str) -> Request:

@@ -17,7 +17,7 @@ from es_imgsearch.elastic.generations import Generations
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.region_queries import region_hits, stored_regions_clause
-from es_imgsearch.errors import IndexConflict, StoreBusy, StoreError, StoreRejected
+from es_imgsearch.errors import IndexConflict, StoreBusy, StoreDenied, StoreError, StoreRejected
 from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD
 
 # Another writer of the same document may win again and again: a file that changes all the time.
@@ -117,6 +117,9 @@ class Rewrites:
                 result.written.append(item["_id"])
             elif item["status"] == _CONFLICT:
                 again.append(item["_id"])
+            elif isinstance(error, StoreDenied):
+                # No other document would be permitted either.
+                raise error
             else:
                 result.refused[item["_id"]] = error
         return again

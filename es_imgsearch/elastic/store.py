@@ -25,6 +25,8 @@ from es_imgsearch.elastic.generations import Generations, IndexInfo, Roles
 from es_imgsearch.elastic.listings import IndexedFile, Listings, Searches
 from es_imgsearch.elastic.mapping import Companion, template_body
 from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.meta_entries import ShardLayout
+from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.requests import NDJSON, Request, document_request, info_request
 from es_imgsearch.elastic.rewrites import Rewrites
 from es_imgsearch.elastic.state import State
@@ -188,6 +190,11 @@ class Store:
     def send(self, request: Request) -> Any:
         """Send a request and return the parsed answer."""
         return self.connection.send(request)
+
+    def set_copies(self, layout: ShardLayout) -> None:
+        """Copy pictures, failures and state as often as `layout` says."""
+        names = [self.index, failures_alias(self.index), Companion.STATE.alias(self.index)]
+        self.connection.request("PUT", f"/{','.join(names)}/_settings", layout.copies())
 
     def refresh(self) -> None:
         """Make everything that was written searchable."""

@@ -112,13 +112,13 @@ class ParquetWriter:
 
 
 class ParquetReader:
-    """`FileReader` for Parquet."""
+    """`FileReader` for Parquet; `content` is an open file, not of a file system."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: Any = None) -> None:
         pa, pq = load_pyarrow()
         self._path, self._pa = path, pa
         try:
-            self._file = pq.ParquetFile(path, memory_map=True)
+            self._file = pq.ParquetFile(content or path, memory_map=content is None)
             schema = self._file.schema_arrow
             text = (schema.metadata or {}).get(METADATA_KEY.encode())
             self.origin = None if text is None else Origin.from_json(text)

@@ -16,6 +16,7 @@ from es_imgsearch.elastic.mapping import (
     new_meta,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta, Seal
+from es_imgsearch.elastic.meta_entries import ShardLayout
 from es_imgsearch.elastic.server import version
 from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
@@ -27,6 +28,7 @@ from es_imgsearch.errors import (
     IndexConflict,
     IndexMissing,
     UsageError,
+    counted,
 )
 from es_imgsearch.manage.status import renewing_words
 from es_imgsearch.manage.upgrade import upgrade
@@ -51,6 +53,8 @@ def create_index(
     dims_kept: int | None = None,
     originals: Path | None = None,
     regions: str | None = None,
+    shards: int | None = None,
+    replicas: int | None = None,
 ) -> str:
     """Create the index behind the alias, or check the existing one.
 
@@ -60,7 +64,8 @@ def create_index(
     `sample` is an index or a file with whole vectors, on which the profile `reduced` fits its
     `dims_kept` dims; `originals` a file of whole vectors that its hits are compared with again, see
     `search.reduced`.  Both are for that profile only.  `regions` is the grid of tiles, such as
-    2x2+centre, whose vectors are stored too.
+    2x2+centre, whose vectors are stored too.  The index gets as many `shards` (1) with so many
+    `replicas` (one once there are two data nodes); an existing one may change its replicas only.
 
     Raises IndexConflict if an existing index has another profile, similarity or grid,
     EncoderMismatch if it, or the sample, belongs to another encoder.
@@ -81,7 +86,10 @@ def create_index(
         if reduction is not None:
             # Before the alias of the pictures: if that exists, everything does.
             store_reduction(store, reduction)
-        store.generations.create(meta, describer_mappings())
+        layout = ShardLayout(shards or 1, replicas)
+        store.generations.create(meta, describer_mappings(), layout=layout)
+        if replicas is not None:
+            store.set_copies(layout)
         # Of an index of this name that was deleted; this one may not have the fields.
         store.state.delete(GONE_FIELDS)
         _create_companions(store, settings, originals)
@@ -113,6 +121,7 @@ def create_index(
             f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
             " --regions out, or make another --index."
         )
+    _arrange(store, info.layout, shards, replicas)
     _create_companions(store, settings, originals)
     added = store.generations.add_fields(info, describer_mappings())
     plural = "s" * (len(added) != 1)
@@ -122,6 +131,17 @@ def create_index(
         + (f"; added the field{plural} {', '.join(added)}." if added else ".")
         + _words_renewed(info, store.index)
     )
+
+
+def _arrange(store: Store, layout: ShardLayout, shards: int | None, replicas: int | None) -> None:
+    """Change the replicas of an index.  Raises IndexConflict for other shards."""
+    if shards not in {None, layout.shards}:
+        raise IndexConflict(
+            f"Index {store.index!r} exists with {counted(layout.shards, 'shard')}: change that with"
+            f" `es-imgsearch reindex --shards {shards} --index {store.index}`."
+        )
+    if replicas is not None:
+        store.set_copies(replace(layout, replicas=replicas))
 
 
 def _words_renewed(info: IndexInfo, index: str) -> str:

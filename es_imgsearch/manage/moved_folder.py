@@ -6,10 +6,9 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.records import Root, disk_path, image_id
+from es_imgsearch.records import Root, disk_path, image_id, path_of
 from es_imgsearch.watch.commands import shell_word, sync_command
 from es_imgsearch.watch.roots import has_moved
 
@@ -32,7 +31,7 @@ def note_moved(store: Store, roots: Sequence[Root], host: str, options: Sequence
         for name, entry in known.items():
             if not has_moved(entry, host):
                 continue
-            before = Path(disk_path(entry["path"]))
+            before = path_of(disk_path(entry["path"]))
             if before.parent != root.path.parent and not _has_files_of(store, root, name):
                 continue
             command = sync_command(Root(name, root.path), store.index, "--allow-deletes", *options)

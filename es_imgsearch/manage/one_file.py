@@ -17,13 +17,14 @@ from es_imgsearch.manage.upgrade import has_state
 from es_imgsearch.manage.verify import Discrepancy, missing
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
-from es_imgsearch.records import FileState, Root, image_id, stored_path
+from es_imgsearch.records import FileState, Root, image_id, is_url, path_of, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import sync_command, walk_options
 from es_imgsearch.watch.excludes import HIDDEN, LIBRARY, USUAL, Excludes, Pattern
 from es_imgsearch.watch.given_roots import taken_apart
 from es_imgsearch.watch.places import ABSENT, folders_of, is_link
 from es_imgsearch.watch.roots import root_of_path
+from es_imgsearch.watch.sources.opened import is_readable, status_at
 from es_imgsearch.write.deletion_pauses import active_pause
 from es_imgsearch.write.unstored import unstored_files, unstored_reason
 
@@ -41,6 +42,10 @@ def file_of_argument(text: str, meta: Meta, host: str) -> Path | None:
 
     That is a file, or a path below a registered root of this host, whatever is there.
     """
+    if is_url(text):
+        url = path_of(text.rstrip("/"))
+        root = root_of_path(url, meta, host)
+        return url if root is not None and root.path != url else None
     path = Path(os.path.abspath(os.path.expanduser(text)))
     if os.path.isfile(path):
         return path
@@ -111,7 +116,7 @@ class FileExplainer:
     def _state(self, root: Root, below: str, exclude: Sequence[str]) -> tuple[str, str]:
         path = root.absolute(below)
         try:
-            status = os.stat(path)
+            status = status_at(path)
         except OSError as error:
             if error.errno not in ABSENT:
                 return "unknown", f"it cannot be examined ({error.strerror}); what is stored stays"
@@ -149,7 +154,7 @@ class FileExplainer:
         age = time.time() - status.st_mtime
         if 0 <= age < self._settings.settle_seconds:
             return "still being written", f"it changed {age:.1f} s ago"
-        if not os.access(root.absolute(below), os.R_OK):
+        if not is_readable(root.absolute(below)):
             return "missing", f"this user may not read it; {self._sync(root)}"
         if list(missing(root, [stored_path(below)], self._readers)):
             return "missing", f"it is not indexed yet; {self._sync(root)}"

@@ -36,6 +36,7 @@ from es_imgsearch.describe.registry import (
 )
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.meta import is_open_on
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
@@ -316,7 +317,9 @@ def _local_roots(info: IndexInfo, host: str) -> dict[str, Root]:
     local = {}
     for name, entry in info.meta.roots.items():
         root = registered_root(name, info.meta)
-        if root is not None and entry["host"] == host and os.path.isdir(root.path):
+        if root is None or not is_open_on(entry, host):
+            continue
+        if root.is_url or os.path.isdir(root.path):
             local[name] = root
     return local
 

@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.records import Root, disk_path, image_id
+from es_imgsearch.records import Root, disk_path, image_id, path_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import command_line, given, walk_options
 from es_imgsearch.watch.inner_roots import roots_inside
@@ -34,7 +33,7 @@ def release_taken_in(
     """
     meta = store.info().meta
     inner = {
-        name: Root(name, Path(disk_path(meta.roots[name]["path"])))
+        name: Root(name, path_of(disk_path(meta.roots[name]["path"])))
         for root in indexer.roots
         for name in roots_inside(root, meta, settings.host)
     }
@@ -75,7 +74,7 @@ def _keep_fields(store: Store, root: Root, outer: Sequence[Root]) -> None:
             ids = [
                 image_id(each.name, os.path.relpath(path, each.path))
                 for each in outer
-                if each.path in Path(path).parents
+                if each.path in path_of(path).parents
             ]
             result = store.rewrites.rewrite(ids, partial(_with_fields, document))
             for error in result.refused.values():
@@ -117,7 +116,7 @@ def _stored_inside(store: Store, outer: Root, inner: Sequence[Root]) -> int:
         image_id(root.name, os.path.relpath(path, root.path))
         for path in paths
         for root in inner
-        if root.path in Path(path).parents
+        if root.path in path_of(path).parents
     ]
     parts = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
     return sum(len(store.documents.existing(part)) for part in parts)

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import islice
@@ -19,11 +19,11 @@ from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, ReadError, RootError
 from es_imgsearch.manage.foreign_vectors import VectorCheck
 from es_imgsearch.manage.incomplete import incomplete_documents
-from es_imgsearch.manage.stored_content import unequal_contents
+from es_imgsearch.manage.stored_content import Readers, outcomes_of, unequal_contents
 from es_imgsearch.manage.upgrade import has_state
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, FileState, Picture, Root, disk_path, image_id, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
@@ -31,12 +31,12 @@ from es_imgsearch.watch.mounts import KnownMounts, without_unlinked
 from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown, UnknownKind, is_looked_at
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.roots import check_registered
+from es_imgsearch.watch.sources.listing import list_root
+from es_imgsearch.watch.sources.opened import status_at
 from es_imgsearch.watch.walk import walk
 
 logger = logging.getLogger(__name__)
 
-# Starts the reading workers at the first call.
-Readers = Callable[[], ReadWorkers]
 _BATCH = 64
 _IDS_PER_REQUEST = 500
 
@@ -113,7 +113,7 @@ def verify(
     meta = store.info().meta
     for root in roots:
         check_registered(root, settings.host, meta.roots)
-        if root.name not in meta.roots and not root.path.is_dir():
+        if root.name not in meta.roots and not root.is_url and not root.path.is_dir():
             raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
     store.refresh()
     yield from _unregistered(store, meta)
@@ -203,6 +203,9 @@ class _RootCheck:
 
     def _disk(self) -> Iterator[FileOnDisk | Unknown]:
         # An index of the first version has no state yet.
+        if self._root.is_url:
+            yield from list_root(self._root, self._prunes, "", self._on_left_out)
+            return
         known = KnownMounts(self._store.state).load(self._root) if has_state(self._meta) else {}
         mounts = without_unlinked(self._root, known)
         for each in walk(self._root, self._prunes, mounts=mounts, on_left_out=self._on_left_out):
@@ -235,35 +238,26 @@ class _RootCheck:
         )
         for part in _parts(failed, _BATCH):
             by_path = {each["relative_path"]: each for each in part}
-            for path, outcome in _read(self._root, by_path, self._readers):
+            for path, outcome in outcomes_of(self._root, by_path, self._readers):
                 if isinstance(outcome, Picture):
                     yield self._found("readable now", path, by_path[path]["error_class"])
 
     def _is_unchanged(self, failure: Mapping[str, Any]) -> bool:
         """Return True if its file is as it failed; a comparison finds any other."""
         path = disk_path(failure["relative_path"])
-        try:
-            state = FileState.of(os.stat(self._root.absolute(path)))
-        except OSError:
-            return False
-        return state == FileState.stored(failure) and is_looked_at(self._root, self._prunes, path)
+        with suppress(OSError):
+            is_same = FileState.of(status_at(self._root.absolute(path))) == FileState.stored(
+                failure
+            )
+            return is_same and is_looked_at(self._root, self._prunes, path)
+        return False
 
 
 def missing(root: Root, stored_paths: Sequence[str], readers: Readers) -> Iterator[Discrepancy]:
     """Yield those of these files that are pictures, or are named like one."""
-    for path, outcome in _read(root, stored_paths, readers):
+    for path, outcome in outcomes_of(root, stored_paths, readers):
         if isinstance(outcome, Picture | ReadError):
             yield Discrepancy("missing", root.name, path)
-
-
-def _read(
-    root: Root, stored_paths: Sequence[str] | Mapping[str, Any], readers: Readers
-) -> Iterator[tuple[str, Outcome]]:
-    """Read files; yield their stored paths and outcomes in the given order."""
-    absolute = {path: root.absolute(disk_path(path)) for path in stored_paths}
-    outcomes = dict(readers().read_each(absolute.values())) if absolute else {}
-    for path in stored_paths:
-        yield path, outcomes[absolute[path]]
 
 
 def _contents(

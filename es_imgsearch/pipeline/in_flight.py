@@ -194,7 +194,8 @@ class InFlight:
         settle.  If it was exchanged otherwise, is absent, or its document was deleted meanwhile,
         the job is repeated.
         """
-        current = read_signature(job.change)
+        # What a listing showed is not looked at again: the next one shows another version.
+        current = signature if job.change.listed else read_signature(job.change)
         is_same_state = current is not None and current.state == signature.state
         with self._lock:
             # Some network shares give another inode each time: one more read has to do for those.

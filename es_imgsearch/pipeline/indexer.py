@@ -23,6 +23,7 @@ from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.queues import Round, TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
+from es_imgsearch.read.file import is_named_otherwise
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import walk_options
@@ -164,8 +165,9 @@ class Indexer:
         )
         found = self.unstored.without_known(root, found, is_whole=not folder)
         for difference in self.listing.of_root(found) if list_first else found:
-            change = Change(root, difference.relative_path, time.time())
             state = difference.state
+            listed = state if root.is_url else None
+            change = Change(root, difference.relative_path, time.time(), listed=listed)
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
             if state is None or self._holds_no_picture(difference.kind, change, state):
@@ -196,12 +198,15 @@ class Indexer:
 
     def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
         if kind is DifferenceKind.NEW:
+            if change.listed and is_named_otherwise(change.relative_path):
+                return True
             return self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds
+        # What is put at a URL is there as a whole.
+        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds and not change.listed
         if is_recent and not self.pipeline.has(change.image_id, state):
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)

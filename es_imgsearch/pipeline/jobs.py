@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import stat
 import threading
 from collections import Counter
@@ -21,6 +20,8 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Pattern
 from es_imgsearch.watch.places import ABSENT, NO_PICTURE
 from es_imgsearch.watch.reconcile import DifferenceKind
+from es_imgsearch.watch.sources.opened import status_at
+from es_imgsearch.watch.sources.protocol import status_of
 
 
 @dataclass(slots=True)
@@ -259,8 +260,10 @@ def read_signature(change: Change) -> FileSignature | None:
 
     Returns None if the file is absent, UNKNOWN_SIGNATURE if it cannot be read.
     """
+    if change.listed is not None:
+        return FileSignature.of(status_of(change.listed))
     try:
-        status = os.stat(change.root.absolute(change.relative_path))
+        status = status_at(change.root.absolute(change.relative_path))
     except OSError as error:
         if error.errno in ABSENT:
             return None

@@ -26,6 +26,8 @@ from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.settle import Arrivals
+from es_imgsearch.watch.sources.polling import Unwatched
+from es_imgsearch.watch.sources.registry import source_of
 from es_imgsearch.watch.watcher import Hint, HintKind, Watcher
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,11 @@ class WatchedRoot:
         self._on_compared = on_compared
         self._on_error = on_error
         self._disk = indexer.disks.of(root)
-        self._watcher = Watcher([root], indexer.excludes[root.name], self._on_hint, self._disk)
+        self._watcher = (
+            Unwatched()
+            if root.is_url
+            else Watcher([root], indexer.excludes[root.name], self._on_hint, self._disk)
+        )
         # Folders to compare, each with the number of its earliest request.
         self._requests: OrderedDict[str, int] = OrderedDict()
         self._requested = threading.Condition()
@@ -211,6 +217,8 @@ class WatchedRoot:
         """Check for changes without an event: ended pauses, the root, refused folders."""
         self._resume_if_ended()
         self._check_folders()
+        if self.root.is_url and not self._is_missing:
+            self.request_comparison()
 
     def _resume_if_ended(self) -> None:
         try:
@@ -227,8 +235,8 @@ class WatchedRoot:
         if self._is_missing:
             with self._disk.calling():
                 # Path.is_dir raises for a stale mount.
-                is_there = os.path.isdir(self.root.path)
-            if is_there:
+                is_there = not self.root.is_url and os.path.isdir(self.root.path)
+            if is_there or (self.root.is_url and self._look()):
                 self._take_back("The folder of %r is there again: it is watched and compared.")
         elif (found := self._look()) is None:
             self._miss(_MISSING)
@@ -255,6 +263,8 @@ class WatchedRoot:
         """Return device and inode of the root's folder; None if there is no folder."""
         try:
             with self._disk.calling():
+                if self.root.is_url:
+                    return source_of(str(self.root.path)).check(), 0
                 status = os.stat(self.root.path)
         except OSError:
             return None

@@ -24,6 +24,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,19 +33,31 @@ from enum import Enum, auto
 from functools import partial
 from io import BufferedReader
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from es_imgsearch.describe.fields import checked, failed, merged
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, as_read_errors, decode, words_of
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.rare_formats import HeaderInvalid
-from es_imgsearch.records import FileSignature, FileState, Grid, Picture, Tile, open_at_once
+from es_imgsearch.records import (
+    FileSignature,
+    FileState,
+    Grid,
+    Picture,
+    Tile,
+    is_url,
+    open_at_once,
+)
+from es_imgsearch.watch.sources.opened import opened_at
 
 # A worker holds a file up to this size in memory.
 _WHOLE_BYTES = 64 * 2**20
+# Of a URL without a picture's name so much shows whether it is one.
+_HEAD_BYTES = 64 * 2**10
+_OTHER_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,7}")
 
 # A describer gets the upright RGB picture, its EXIF data and its path.
 Describe = Callable[[Image.Image, Image.Exif, str], Mapping[str, Any]]
@@ -77,6 +90,18 @@ def read_file(
     A file that changes while it is read, or is not there, is no failure: see Skipped.
     """
     began_at = time.monotonic()
+    read = partial(
+        _picture_in, path=path, preparation=preparation, describers=describers, grid=grid,
+        max_pixels=max_pixels, shorter_side_pixels=shorter_side_pixels,
+    )  # fmt: skip
+    picture = _read_url(path, read) if is_url(path) else _read_local(path, read)
+    if isinstance(picture, Picture):
+        picture.read_began_at = began_at
+        picture.read_ms = (time.monotonic() - began_at) * 1000
+    return picture
+
+
+def _read_local(path: str, read: Callable[..., Picture | Skipped]) -> Picture | Skipped:
     try:
         descriptor = open_at_once(path)
     except OSError as error:
@@ -87,23 +112,70 @@ def read_file(
         if not stat.S_ISREG(before.st_mode):
             return Skipped.NOT_A_PICTURE
         file = opened.enter_context(os.fdopen(descriptor, "rb", closefd=False))
-        suffix = PurePosixPath(path).suffix.lower()
         try:
-            found = _decoded(file, suffix, signature.state, max_pixels, shorter_side_pixels)
-            if isinstance(found, Skipped):
-                picture: Picture | Skipped = found
-            else:
-                picture = _picture(*found, path, signature, preparation, describers, grid)
+            picture = read(file, signature)
         except ReadError:
             if FileState.of(os.fstat(descriptor)) != signature.state:
                 return Skipped.CHANGING
             raise
         if FileState.of(os.fstat(descriptor)) != signature.state:
             return Skipped.CHANGING
-    if isinstance(picture, Picture):
-        picture.read_began_at = began_at
-        picture.read_ms = (time.monotonic() - began_at) * 1000
     return picture
+
+
+def _read_url(path: str, read: Callable[..., Picture | Skipped]) -> Picture | Skipped:
+    """Read what a source opens: all of it is here before it is decoded.
+
+    Of a file without a picture's name only the beginning comes, unless that is one.
+    """
+    if is_named_otherwise(path):
+        return Skipped.NOT_A_PICTURE
+    try:
+        with ExitStack() as opened:
+            if PurePosixPath(path).suffix.lower() not in PICTURE_SUFFIXES:
+                head = opened.enter_context(opened_at(path, only_bytes=_HEAD_BYTES))
+                if not _begins_like_a_picture(head.content):
+                    return Skipped.NOT_A_PICTURE
+            found = opened.enter_context(opened_at(path))
+            with _io_errors():
+                return read(found.content, FileSignature.of(found.status))
+    except OSError as error:
+        return _not_opened(error)
+
+
+def is_named_otherwise(path: str) -> bool:
+    """Return True for a name with the suffix of something else, such as `.json`.
+
+    At a URL it is not read: each listing would read all of them again.
+    """
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix not in PICTURE_SUFFIXES and _OTHER_SUFFIX.fullmatch(suffix) is not None
+
+
+def _begins_like_a_picture(head: IO[bytes]) -> bool:
+    try:
+        Image.open(head).close()
+    except Exception as error:  # noqa: BLE001 - whatever else fails, the whole file shows it
+        return not isinstance(error, UnidentifiedImageError)
+    return True
+
+
+def _picture_in(
+    file: BufferedReader | IO[bytes],
+    signature: FileSignature,
+    *,
+    path: str,
+    preparation: Preparation,
+    describers: Sequence[tuple[str, Describe]],
+    grid: Grid | None,
+    max_pixels: int,
+    shorter_side_pixels: int | None,
+) -> Picture | Skipped:
+    suffix = PurePosixPath(path).suffix.lower()
+    found = _decoded(file, suffix, signature.state, max_pixels, shorter_side_pixels)
+    if isinstance(found, Skipped):
+        return found
+    return _picture(*found, path, signature, preparation, describers, grid)
 
 
 def hash_file(path: str, *, only_in: FileState) -> str | None:
@@ -111,6 +183,9 @@ def hash_file(path: str, *, only_in: FileState) -> str | None:
 
     Raises OSError if it cannot be read.
     """
+    if is_url(path):
+        with opened_at(path) as (content, status):
+            return _content_id(content) if FileState.of(status) == only_in else None
     descriptor = open_at_once(path)
     with os.fdopen(descriptor, "rb") as file:
         before = os.fstat(descriptor)
@@ -143,7 +218,7 @@ def _not_opened(error: OSError) -> Skipped:
 
 
 def _decoded(
-    file: BufferedReader,
+    file: BufferedReader | IO[bytes],
     suffix: str,
     state: FileState,
     max_pixels: int,
@@ -239,6 +314,7 @@ def _orientation(width: int, height: int) -> str:
     return "landscape" if width > height else "portrait"
 
 
-def _content_id(file: BufferedReader | io.BytesIO) -> str:
+def _content_id(file: BufferedReader | IO[bytes]) -> str:
     file.seek(0)
-    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))  # type: ignore[arg-type]
+    return digest.hexdigest()

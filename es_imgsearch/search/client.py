@@ -6,7 +6,7 @@ the flows with blocking requests, `async_client.AsyncImageSearch` with awaited o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -337,3 +337,11 @@ class ImageSearch(SearchClient):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def run_operations(client: ImageSearch, flow_of: Callable[[Operations], RequestFlow[R]]) -> R:
+    """Run a flow of several operations; of a client that asks no service."""
+    operations = client._operations
+    if not isinstance(operations, Operations):
+        raise needs_elasticsearch("single steps of a search")
+    return client._run(flow_of(operations))

@@ -26,7 +26,7 @@ from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import StoredPicture, Term
 from es_imgsearch.search.query_vectors import CONTENT
 from es_imgsearch.search.reduced import Reranking
-from es_imgsearch.search.request_flow import RequestFlow, Work
+from es_imgsearch.search.request_flow import RequestFlow, Work, sent
 from es_imgsearch.search.results import SearchContext, facet_fields
 from es_imgsearch.search.words import bodies
 from es_imgsearch.search.words.auto import words_of
@@ -280,12 +280,12 @@ def _round(
     if region_search is not None and with_regions:
         bodies.append(region_search(depths["vector"], filters["vector"]))
     if len(bodies) == 1:
-        answer = yield search_request(index, queries.to_json(bodies[0]))
-        answers = [answer]
+        request = search_request(index, queries.to_json(bodies[0]))
+        answer, answers = yield from sent(request, lambda each: (each, [each]))
     else:
         body = queries.to_msearch(bodies)
-        answer = yield msearch_request(index, body, inner_hits=with_regions)
-        answers = msearch_answers(answer)
+        request = msearch_request(index, body, inner_hits=with_regions)
+        answer, answers = yield from sent(request, lambda each: (each, msearch_answers(each)))
     in_regions = checked_hits(answers.pop(), generation) if with_regions else ()
     answered: dict[Ranking, tuple[Sequence[Raw], bool]] = {}
     for name, each in zip(depths, answers, strict=True):

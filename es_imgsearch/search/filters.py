@@ -130,7 +130,7 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     if isinstance(value, tuple):
         if len(value) != 2:
             raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
-        low, high = (_stored_value(name, end) for end in value)
+        low, high = (stored_value(name, end) for end in value)
         return _range(field, low, high, kind)
     values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
     if not values:
@@ -139,10 +139,10 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     is_long = len(values) > (1 if is_exact else MOST_FOLDED)
     if kind == "keyword" and field != "folder" and is_long and None not in values:
         # One `terms` clause takes 65,536 values; the server may allow only about 1,000 clauses.
-        return {"terms": {field: [str(_stored_value(name, one)) for one in values]}}
+        return {"terms": {field: [str(stored_value(name, one)) for one in values]}}
     clauses = [
         # `_distance_clause` checks the three values of a place itself.
-        _value_clause(field, one if kind == "geo_point" else _stored_value(name, one), mapping)
+        _value_clause(field, one if kind == "geo_point" else stored_value(name, one), mapping)
         for one in values
     ]
     if len(clauses) == 1:
@@ -150,7 +150,7 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
 
 
-def _stored_value(field: str, value: Any) -> Any:
+def stored_value(field: str, value: Any) -> Any:
     """Convert a value to its stored form: a path that is not Unicode is escaped.
 
     A Unicode path stays as it is, so that the fields of a hit can be used as filters.

@@ -11,8 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import read_coder
@@ -52,7 +52,7 @@ from es_imgsearch.search.relevance import (
     read_background,
     unrelated_texts,
 )
-from es_imgsearch.search.request_flow import RequestFlow, Work
+from es_imgsearch.search.request_flow import RequestFlow, Work, sent
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,39 @@ class GenerationState:
     reduced: ReducedVectors | None = None
     coder: Coder | None = None
     read_at: float = field(default_factory=time.monotonic)
+
+
+class _WithState(Protocol):
+    _state: IndexState
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound=_WithState)
+
+
+def in_one_generation(
+    method: Callable[Concatenate[S, P], RequestFlow[R]],
+) -> Callable[Concatenate[S, P], RequestFlow[R]]:
+    """Run a method again from its start if `reindex` has switched the index meanwhile.
+
+    Hits of another generation raise GenerationSwitched.  Stale metadata may lead to other errors
+    as well: vectors of another length, an encoder that knew no text.
+    """
+
+    @wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> RequestFlow[R]:
+        before = self._state.latest
+        try:
+            return (yield from method(self, *args, **kwargs))
+        except ImgSearchError as error:
+            # A first search reads the state itself; a switch may follow while a model loads.
+            started_with = self._state.latest if before is None else before
+            if error.transient or not (yield from self._state.has_switched(started_with, error)):
+                raise
+        return (yield from method(self, *args, **kwargs))
+
+    return run
 
 
 class IndexState:
@@ -116,8 +149,8 @@ class IndexState:
             return info
         alias = Companion.STATE.alias(self._index)
         try:
-            answer = yield documents_request(alias, info.meta.document_ids)
-            return info.with_documents(documents_by_id(answer))
+            request = documents_request(alias, info.meta.document_ids)
+            return info.with_documents((yield from sent(request, documents_by_id)))
         except (StoreDenied, IndexMissing) as error:
             if not self._has_warned:
                 self._has_warned = True
@@ -240,7 +273,7 @@ class IndexState:
         if kind not in model.curves and len(model.background) >= MIN_BACKGROUND:
             unrelated = model.background
             if kind == TEXT:
-                unrelated = yield Work(partial(self._unrelated_vectors, state.info))
+                unrelated = yield Work(partial(self._unrelated_vectors, state.info), "unrelated")
             model = state.relevance = model.with_derived(kind, unrelated)
         return model
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import Any, Final, Unpack
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.queries import knn_body
 from es_imgsearch.elastic.requests import document_request
-from es_imgsearch.errors import ImageMissing, ImgSearchError, UsageError
+from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.records import REGIONS_FIELD
 from es_imgsearch.search.execution import (
     Search,
@@ -32,7 +32,7 @@ from es_imgsearch.search.execution import (
 )
 from es_imgsearch.search.filters import Filters, GivenFilters, meant_clauses
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.search.index_state import GenerationState, IndexState
+from es_imgsearch.search.index_state import GenerationState, IndexState, in_one_generation
 from es_imgsearch.search.options import SearchOptions, SearchPlan
 from es_imgsearch.search.query import (
     Queries,
@@ -55,39 +55,17 @@ from es_imgsearch.search.query_vectors import (
     weighted_parts,
 )
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
-from es_imgsearch.search.request_flow import RequestFlow, each_of
+from es_imgsearch.search.request_flow import RequestFlow, check_many, together
 from es_imgsearch.search.results import SearchContext, build_hits, check_facets, with_cosines
 from es_imgsearch.search.search_log import SearchLog
 from es_imgsearch.search.words.auto import check_words, chosen_mode
 from es_imgsearch.search.words.fusion import Ranking
 from es_imgsearch.settings import Settings
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _in_one_generation(
-    method: Callable[Concatenate[Operations, P], RequestFlow[R]],
-) -> Callable[Concatenate[Operations, P], RequestFlow[R]]:
-    """Run a method again from its start if `reindex` has switched the index meanwhile.
-
-    Hits of another generation raise GenerationSwitched.  Stale metadata may lead to other errors
-    as well: vectors of another length, an encoder that knew no text.
-    """
-
-    @wraps(method)
-    def run(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> RequestFlow[R]:
-        before = self._state.latest
-        try:
-            return (yield from method(self, *args, **kwargs))
-        except ImgSearchError as error:
-            # A first search reads the state itself; a switch may follow while a model loads.
-            started_with = self._state.latest if before is None else before
-            if error.transient or not (yield from self._state.has_switched(started_with, error)):
-                raise
-        return (yield from method(self, *args, **kwargs))
-
-    return run
+# Searches of `search_many` that share requests; fewer where pictures may be held in memory, of up
+# to `max_pixels` each.
+_SIDE_BY_SIDE: Final = 100
+_WITH_PICTURES: Final = 16
 
 
 class Operations:
@@ -134,6 +112,7 @@ class Operations:
         self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]
     ) -> RequestFlow[Hits]:
         """Search by a picture of the index."""
+        SearchPlan.parse(k, options)
         return (yield from self.search([StoredPicture(image_id)], k=k, **options))
 
     def search(
@@ -146,20 +125,40 @@ class Operations:
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
         """Search by positive and negative examples; log the search if that is switched on."""
+        return (yield from self.find(positive, negative, k, box=box, logged_k=k, **options))
+
+    def find(
+        self,
+        positive: Queries,
+        negative: Queries,
+        k: int,
+        *,
+        logged_k: int | None,
+        box: QueryBox | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> RequestFlow[Hits]:
+        """Search as `search` does; log a search of `logged_k` hits, None for none."""
         started = time.perf_counter()
         plan = SearchPlan.parse(k, options)
         context, hits = yield from self._search(plan, parse_terms(positive, negative), box)
-        if self._log is not None:
-            yield from self._log.write(context, hits, (time.perf_counter() - started) * 1000)
+        if self._log is not None and logged_k is not None:
+            duration_ms = (time.perf_counter() - started) * 1000
+            yield from self._log.write(context, hits, duration_ms, logged_k)
         return hits
 
     def search_many(
         self, queries: Sequence[Queries], k: int = 10, **options: Unpack[SearchOptions]
     ) -> RequestFlow[list[Hits]]:
         """Search once for each of several queries."""
-        return (yield from each_of(self.search, queries, k=k, **options))
+        check_many(queries)
+        size = _SIDE_BY_SIDE if all(isinstance(each, str) for each in queries) else _WITH_PICTURES
+        found: list[Hits] = []
+        for start in range(0, len(queries), size):
+            part = queries[start : start + size]
+            found += yield from together([self.search(each, k=k, **options) for each in part])
+        return found
 
-    @_in_one_generation
+    @in_one_generation
     def _search(
         self, plan: SearchPlan, terms: Sequence[Term], box: QueryBox | None
     ) -> RequestFlow[tuple[SearchContext, Hits]]:
@@ -237,7 +236,7 @@ class Operations:
             reranking = reduced.reranking(combined[CONTENT.name], is_whole=vectors.are_whole)
         return _with_reduced_vectors(context, reduced), reranking
 
-    @_in_one_generation
+    @in_one_generation
     def similarity(
         self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
     ) -> RequestFlow[float]:
@@ -258,7 +257,7 @@ class Operations:
         source: Mapping[str, Any] = answer["_source"]
         return source
 
-    @_in_one_generation
+    @in_one_generation
     def embed(self, query: Query, box: QueryBox | None = None) -> RequestFlow[Vector]:
         """Compute the unit vector of a query, of shape (dims,)."""
         generation = yield from self._state.current()
@@ -267,7 +266,7 @@ class Operations:
         )
         return vectors.by_part[CONTENT.name][0]
 
-    @_in_one_generation
+    @in_one_generation
     def knn_query(
         self,
         positive: Queries,

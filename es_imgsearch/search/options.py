@@ -15,6 +15,7 @@ import numpy as np
 
 from es_imgsearch.elastic.queries import check_k, check_whole
 from es_imgsearch.errors import UsageError, did_you_mean
+from es_imgsearch.records import is_text
 from es_imgsearch.search.filters import Filters
 
 Mode = Literal["auto", "vector", "text", "hybrid"]
@@ -178,21 +179,27 @@ def _check_kinds(plan: SearchPlan) -> None:
         value = getattr(plan, name)
         if value is not None and not isinstance(value, Mapping):
             raise UsageError(f"{name} is a dict, not a {type(value).__name__}.")
+    for each in plan.weights or ():
+        if not isinstance(each, str):
+            raise UsageError(f"weights is a dict of names, and {each!r} is none.")
     for name in ("facets", "fields"):
-        value = getattr(plan, name)
-        if value is not None and (isinstance(value, str) or not isinstance(value, Collection)):
-            raise UsageError(
-                f"facets and fields are lists of names, not one {type(value).__name__}."
-            )
-        for each in () if value is None else value:
-            if not isinstance(each, str):
-                raise UsageError(f"{name} is a list of names, and {each!r} is none.")
+        _check_names(name, getattr(plan, name))
     for name in ("collapse", "explain", "regions", "codes", "exact"):
         if not isinstance(value := getattr(plan, name), (bool, np.bool_)):
             # The string "no" would be true.
             raise UsageError(f"{name} is True or False, not {value!r}.")
     if plan.num_candidates is not None:
         check_whole("num_candidates", plan.num_candidates)
+
+
+def _check_names(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise UsageError(f"facets and fields are lists of names, not one {type(value).__name__}.")
+    for each in value:
+        if not isinstance(each, str) or not is_text(each):
+            raise UsageError(f"{name} is a list of names, and {each!r} is none.")
 
 
 def _check_regions(plan: SearchPlan) -> None:

@@ -3,7 +3,7 @@
     terms ──QueryVectorizer──▶ PartVectors: for every part one vector a term
                 │
                 ├── stored pictures: one request for their vectors
-                ├── texts and pictures: `QueryEncoder`, in one batch each
+                ├── texts and pictures: `QueryEncoder`, in one call
                 └── colours: computed from the picture
 
 A part is one of the vectors that pictures are stored with (`PARTS`), by the name that `weights`
@@ -31,6 +31,7 @@ from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError, did_y
 from es_imgsearch.records import unit
 from es_imgsearch.search.query import (
     QueryBox,
+    QueryPicture,
     StoredPicture,
     Term,
     Vector,
@@ -40,7 +41,7 @@ from es_imgsearch.search.query import (
     open_query_picture,
 )
 from es_imgsearch.search.reduced import ReducedVectors, original_key
-from es_imgsearch.search.request_flow import RequestFlow, Work
+from es_imgsearch.search.request_flow import Encoding, RequestFlow, Work
 from es_imgsearch.settings import Settings
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def weighted_parts(
             )
         try:
             number = float(weight)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not (math.isfinite(number) and number >= 0):
             raise UsageError(f"The weight of {name!r} must be a number from 0 on, not {weight!r}.")
@@ -127,10 +128,7 @@ class QueryVectors(NamedTuple):
 
 
 class QueryEncoder(Protocol):
-    """The interface between a search and a model; may be called from any thread.
-
-    `LocalQueryEncoder` runs the model in this process; another implementation could ask a service.
-    """
+    """The interface between a search and a model; may be called from any thread."""
 
     def embed(
         self, info: IndexInfo, texts: Sequence[str], pictures: Sequence[Image.Image]
@@ -201,9 +199,6 @@ def truncated_texts(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
     return list(truncated(list(texts))) if texts and truncated else [False] * len(texts)
 
 
-# From terms to vectors.
-
-
 class PartVectors(NamedTuple):
     """Vectors by part name, one a term, of shape (dims of the part,); and notes.
 
@@ -264,7 +259,7 @@ class QueryVectorizer:
         notes: list[str] = []
         others = [n for n, (query, _) in enumerate(terms) if not isinstance(query, StoredPicture)]
         if others:
-            notes = yield Work(partial(self._compute, terms, others, parts, info, vectors))
+            notes = yield from self._compute(terms, others, parts, info, vectors)
         return PartVectors(vectors, notes, are_whole)
 
     def _read_stored(
@@ -317,19 +312,19 @@ class QueryVectorizer:
         parts: Sequence[VectorPart],
         info: IndexInfo,
         vectors: Mapping[str, list[Vector]],
-    ) -> list[str]:
+    ) -> RequestFlow[list[str]]:
         """Fill in the vectors of the terms with these numbers; return notes."""
-        pictures = {
-            n: open_query_picture(picture, max_pixels=self._settings.max_pixels)
-            for n in numbers
-            if (picture := as_query_picture(terms[n].query)) is not None
+        pictures: dict[int, Any] = {
+            n: each for n in numbers if (each := as_query_picture(terms[n].query)) is not None
         }
+        if pictures:
+            pictures = yield Work(partial(self._opened, pictures))
         notes: list[str] = []
         for part in parts:
             rows = vectors[part.name]
             if part.from_picture is not None:
                 for n, image in pictures.items():
-                    rows[n] = part.from_picture(image)
+                    rows[n] = yield Work(partial(part.from_picture, image))
                 continue
             texts = {n: str(q).strip() for n in numbers if isinstance(q := terms[n].query, str)}
             for n in numbers:
@@ -337,7 +332,8 @@ class QueryVectorizer:
                     rows[n] = normalize_query_vector(query, info.meta.seal.dims)
             if not texts and not pictures:
                 continue
-            encoded = self._model.embed(info, list(texts.values()), list(pictures.values()))
+            given = list(texts.values()), list(pictures.values())
+            encoded = yield Encoding(self._model.embed, info, *given)
             for n, vector in zip(texts, encoded.texts, strict=True):
                 rows[n] = vector
             for n, vector in zip(pictures, encoded.pictures, strict=True):
@@ -348,3 +344,7 @@ class QueryVectorizer:
                 if is_cut
             ]
         return notes
+
+    def _opened(self, pictures: Mapping[int, QueryPicture]) -> dict[int, Image.Image]:
+        opened = partial(open_query_picture, max_pixels=self._settings.max_pixels)
+        return {n: opened(each) for n, each in pictures.items()}

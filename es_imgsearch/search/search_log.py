@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from es_imgsearch.elastic.error_mapping import item_error
 from es_imgsearch.elastic.mapping import Companion
-from es_imgsearch.elastic.requests import JSON, Request
+from es_imgsearch.elastic.requests import NDJSON, Request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
 from es_imgsearch.records import iso_timestamp
@@ -42,12 +43,18 @@ class SearchLog:
         self._host = host
         self._has_warned = False
 
-    def write(self, context: SearchContext, hits: Hits, duration_ms: float) -> RequestFlow[None]:
-        """Index the document of one search; log a warning if that fails."""
-        path = f"/{self._alias}/_doc?require_alias=true"
-        body = orjson.dumps(search_document(context, hits, duration_ms, self._host))
+    def write(
+        self, context: SearchContext, hits: Hits, duration_ms: float, k: int
+    ) -> RequestFlow[None]:
+        """Index the document of one search for k hits; log a warning if that fails."""
+        # A bulk takes less of a key than a request of one document: the name of the only privilege
+        # for such requests, create_doc, lets a key change the mapping, too (Elasticsearch 8).
+        path = f"/{self._alias}/_bulk?require_alias=true"
+        body = orjson.dumps(search_document(context, hits, duration_ms, self._host, k))
         try:
-            yield Request("POST", path, body, JSON)
+            answer = yield Request("POST", path, b'{"create":{}}\n' + body + b"\n", NDJSON)
+            if answer["errors"]:
+                raise item_error(answer["items"][0]["create"])
         except IndexMissing:
             self._warn(
                 f"Searches cannot be logged: there is no index {self._alias!r}. Run"
@@ -69,7 +76,7 @@ class SearchLog:
 
 
 def search_document(
-    context: SearchContext, hits: Hits, duration_ms: float, host: str
+    context: SearchContext, hits: Hits, duration_ms: float, host: str, k: int
 ) -> dict[str, Any]:
     """Build the document of one search, see mappings/searches.json."""
     plan = context.plan
@@ -79,8 +86,8 @@ def search_document(
         "searched_at": iso_timestamp(timespec="milliseconds"),
         "kind": _search_kind(context.terms),
         "mode": plan.mode,
-        "k": plan.k,
-        "hits": len(hits),
+        "k": int(k),
+        "hits": min(len(hits), int(k)),
         "exact": plan.exact,
         "duration_ms": round(duration_ms, 3),
         "took_ms": hits.took_ms,

@@ -18,6 +18,7 @@ from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import ImageId, add_get
 from es_imgsearch.serve.search_request import LISTS, MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
+from es_imgsearch.serve.traffic.rate_limit import charge
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -119,9 +120,13 @@ class Api:
         search = await run_in_threadpool(parsed, SearchRequest, asked)
         return await run_in_threadpool(self._service.search, search, *pictures)
 
-    def searches(self, asked: SearchBatch) -> Any:
-        """Search up to 100 times."""
-        return {"answers": [self._service.search(each) for each in asked.searches]}
+    def searches(self, asked: SearchBatch, request: Request) -> Any:
+        """Search up to 100 times.
+
+        Counted as that many requests.
+        """
+        charge(request.scope, len(asked.searches))
+        return {"answers": self._service.search_many(asked.searches)}
 
     def image(self, image_id: ImageId) -> dict[str, Any]:
         """Return all stored fields of a picture but its vectors."""
@@ -173,11 +178,15 @@ class Api:
         return [each.to_dict() for each in page]
 
     async def encode(self, request: Request) -> Any:
-        """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""
+        """Compute unit vectors of texts, or of pictures in the parts `image` of a form.
+
+        Counted as that many requests.
+        """
         asked, pictures = await read_body(request)
         queries: Sequence[str | Upload] = pictures
         if not pictures:
             queries = (await run_in_threadpool(parsed, Texts, asked)).texts
+        charge(request.scope, len(queries))
         return await run_in_threadpool(self._service.encode, queries)
 
 

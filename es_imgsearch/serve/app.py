@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from anyio.to_thread import current_default_thread_limiter
@@ -30,7 +31,13 @@ from es_imgsearch.serve.tokens import KnownTokens, TokenGuard
 from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.metrics import ServiceMetrics
 from es_imgsearch.serve.traffic.observe import Observe
-from es_imgsearch.serve.traffic.rate_limit import DEFAULT_RATE, RateLimit, parse_rate
+from es_imgsearch.serve.traffic.rate_limit import (
+    DEFAULT_RATE,
+    RateLimit,
+    RefusedTokens,
+    parse_rate,
+)
+from es_imgsearch.serve.traffic.readiness import Readiness
 from es_imgsearch.serve.traffic.root_path import (
     RootPath,
     check_apart,
@@ -78,6 +85,7 @@ def create_app(
     *,
     hosts: Collection[str] = (),
     token_hashes: Collection[str] = (),
+    token_file: Path | None = None,
     max_body_mb: int = 20,
     rate_limit: str | None = None,
     root_path: str = "",
@@ -86,7 +94,8 @@ def create_app(
     """Create the application; it closes `pictures` and `service` at shutdown.
 
     Without a service it has pictures and no API.  `hosts` are further names under which it is
-    asked; with `token_hashes`, every request but those for its health needs one of the tokens.
+    asked; with `token_hashes`, or those of a `token_file` as it is at the time, every request but
+    those for its health needs one of the tokens.
     `rate_limit` is one such as 600/minute, or none; by default the one of `rate_limit.py`, which
     leaves this machine's own programs uncounted.  `root_path` is the path of a reverse proxy.
     """
@@ -109,12 +118,12 @@ def create_app(
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
     # Pages say it before a picture is sent.
     app.state.max_body_bytes = max_body_mb * 1_000_000
-    tokens = KnownTokens(token_hashes)
+    tokens, refused = KnownTokens(token_hashes, token_file), RefusedTokens()
     # Each is around those before it.
     if rates := parse_rate(rate_limit or DEFAULT_RATE):
         app.add_middleware(RateLimit, rates=rates, local_is_free=rate_limit is None)
-    if token_hashes:
-        app.add_middleware(TokenGuard, tokens=tokens)
+    if tokens:
+        app.add_middleware(TokenGuard, tokens=tokens, refused=refused)
     app.add_middleware(Guard, hosts=hosts, max_body_bytes=app.state.max_body_bytes)
     app.add_middleware(_SafeHeaders)
     if root_path := checked_root_path(root_path):
@@ -122,7 +131,7 @@ def create_app(
     logs = [] if access_log is None else [access_log.observe]
     app.add_middleware(Observe, in_progress=metrics.in_progress, observers=[metrics.observe, *logs])
     add_problems(app)
-    describe(app, needs_token=bool(token_hashes))
+    describe(app, needs_token=bool(tokens))
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)
     if service is not None:
@@ -132,21 +141,26 @@ def create_app(
         add_get(app, "/metrics", metrics.answer, response_class=Response)
         PageRoutes(service).add_to(app)
         ViewRoutes(service, pictures).add_to(app)
-        if token_hashes:
-            LoginRoutes(tokens).add_to(app)
+        if tokens:
+            LoginRoutes(tokens, refused).add_to(app)
     if root_path:
         check_apart(root_path, app.routes)
     return app
 
 
 def _add_health(app: FastAPI, service: SearchService | None) -> None:
+    is_ready = None if service is None else Readiness(lambda: service.is_ready())
+
     async def healthz() -> dict[str, str]:
         """Answer as long as this process lives, though all threads are busy."""
         return {"status": "ok"}
 
-    def readyz() -> dict[str, str]:
-        """Answer 200 once Elasticsearch answers and the model is loaded."""
-        if service is not None and not service.is_ready():
+    async def readyz() -> dict[str, str]:
+        """Answer 200 once Elasticsearch answers and the model is loaded.
+
+        All who ask within a second get the same answer.
+        """
+        if is_ready is not None and not await is_ready():
             raise StoreBusy("The model is being loaded; if that lasts, the log says why.")
         return {"status": "ok"}
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from es_imgsearch.errors import ServiceUnsuitable, UsageError, counted
@@ -38,7 +38,8 @@ _MOST_VALUES: Final = 10_000
 _LONGEST_TEXT: Final = 10_000
 _STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=_LONGEST_TEXT)
 
-_Value = str | int | float | bool | None
+# What is no number of a filter, a client's error says, whoever finds it.
+_Value = str | int | Annotated[float, Field(allow_inf_nan=True)] | bool | None
 _Names = Annotated[list[str], Field(max_length=_MOST_NAMES)]
 
 
@@ -73,7 +74,7 @@ class ExampleOptions(BaseModel):
     model_config = _STRICT
 
     mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
-    weights: dict[str, float] | None = None
+    weights: dict[str, Annotated[Any, WithJsonSchema({"type": "number"})]] | None = None
     filters: _Filters | None = None
     without: _Filters | None = None
     since: str | None = None
@@ -98,7 +99,7 @@ class ExampleSearch(BaseModel):
 
     positive: list[Example] = Field(max_length=_MOST_EXAMPLES)
     negative: list[Example] = Field([], max_length=_MOST_EXAMPLES)
-    k: int = Field(10, description="number of hits, 1 to 10,000")
+    k: int = Field(10, strict=True, description="number of hits, 1 to 10,000")
     options: ExampleOptions = Field(default_factory=ExampleOptions)
     index: str | None = Field(None, description="refused if the service searches another")
     host: str | None = Field(None, description="`path` is that on this host, or null")

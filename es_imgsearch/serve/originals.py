@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -17,7 +19,8 @@ from urllib.parse import quote
 
 from es_imgsearch.errors import ImageMissing, ReadError
 from es_imgsearch.read.rare_formats import RAW_SUFFIXES
-from es_imgsearch.records import open_at_once
+from es_imgsearch.records import is_url, open_at_once
+from es_imgsearch.watch.sources.opened import opened_at, status_at
 
 # No file any more, or something other than a file.
 _GONE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO}
@@ -103,19 +106,41 @@ def disposition(name: str, format_: str) -> str:
     return header if ascii_name == safe else f"{header}; filename*=UTF-8''{quote(safe, safe='')}"
 
 
+def local_copy(path: Path, image_id: str) -> Path:
+    """Copy the file of a URL into a temporary one, which the caller removes.
+
+    Raises ImageMissing if it is gone, ReadError if it cannot be read.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="es-imgsearch-")
+    try:
+        with os.fdopen(descriptor, "wb") as copy, opened_at(path) as (content, _status):
+            shutil.copyfileobj(content, copy, 2**20)
+    except OSError as error:
+        os.unlink(name)
+        if isinstance(error, FileNotFoundError):
+            raise ImageMissing(f"The original of {image_id!r} is gone.") from error
+        raise ReadError(
+            "io_error", f"The original of {image_id!r} cannot be read ({error.strerror})."
+        ) from error
+    return Path(name)
+
+
 def state_of(path: Path, image_id: str) -> os.stat_result:
     """Return the state of an original that can be read.
 
     Raises ImageMissing if there is no file, ReadError if there is one that may not be read.
     """
     try:
-        descriptor = open_at_once(path)
-        try:
-            state = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        if is_url(path):
+            state = status_at(path)
+        else:
+            descriptor = open_at_once(path)
+            try:
+                state = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
     except OSError as error:
-        if error.errno not in _GONE:
+        if not isinstance(error, FileNotFoundError) and error.errno not in _GONE:
             raise ReadError(
                 "io_error",
                 f"The original of {image_id!r} cannot be read here ({error.strerror}): let the"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Final
 
 from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
 from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
-from es_imgsearch.records import FileState
-from es_imgsearch.serve.originals import disposition, kind_of, state_of
+from es_imgsearch.records import FileState, is_url
+from es_imgsearch.serve.originals import disposition, kind_of, local_copy, state_of
 from es_imgsearch.serve.routes import ImageId, add_get
 from es_imgsearch.serve.thumbnails import PictureFiles, Thumbnail
 
@@ -66,9 +68,14 @@ class PictureRoutes:
         headers = _headers(original.content_id) if is_current else _NOT_KEPT
         if is_current and _is_met(if_none_match, original.content_id):
             return Response(status_code=304, headers=headers)
+        path, after = original.path, None
+        if is_url(path):
+            path = local_copy(path, image_id)
+            state, after = os.stat(path), BackgroundTask(os.unlink, path)
         return _Original(
-            original.path,
+            path,
             stat_result=state,
+            background=after,
             media_type=kind_of(original.format).media_type,
             headers={
                 **headers, "content-disposition": disposition(original.name, original.format)

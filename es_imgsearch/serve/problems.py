@@ -1,5 +1,7 @@
 """Every error of the HTTP API in one form, `application/problem+json` (RFC 9457).
 
+People whose browser asks for a page are shown one, but for the API's own addresses.
+
     {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "a sentence"}
 
 `detail` says what was wrong and what to send.
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
@@ -27,6 +29,7 @@ from es_imgsearch.errors import (
     IndexMissing,
     QueryPictureInvalid,
     ReadError,
+    StoreDenied,
     UsageError,
     expected_value,
     shown_value,
@@ -51,35 +54,57 @@ class BodyUnsupported(UsageError):
     """The body is of a kind that is not taken here."""
 
 
+class TooManyRequests(ImgSearchError):
+    """More was asked than one may; asked again after `seconds`, this works."""
+
+    transient = True
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 def add_problems(app: FastAPI) -> None:
     """Answer every error of the application in the one form."""
 
     @app.exception_handler(ImgSearchError)
-    async def own(_: Request, error: ImgSearchError) -> JSONResponse:
-        status = status_of(error)
-        headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
-        # By its class `ImageSearch(service=…)` raises the same error.
-        name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
-        return problem(status, str(error), {**headers, ERROR_HEADER: name.__name__})
+    async def own(request: Request, error: ImgSearchError) -> Response:
+        return _answer(request, status_of(error), str(error), _headers_of(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if any(each["loc"] == ("body",) for each in error.errors()) and kind != "application/json":
             return problem(415, "Send a JSON object with content-type: application/json.")
-        return problem(422, sentences(error.errors()))
+        return _answer(request, 422, sentences(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> Response:
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405:
             headers["allow"] = ", ".join(_methods(app, request))
-        return problem(error.status_code, _refusal(app, request, error), headers)
+        return _answer(request, error.status_code, _refusal(app, request, error), headers)
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("A request failed", exc_info=error)
-        return problem(500, "The service failed at this request; its log says why.")
+        return _answer(request, 500, "The service failed at this request; its log says why.")
+
+
+def _wants_page(request: Request) -> bool:
+    is_api = request.url.path.removeprefix(request.scope.get("root_path", "")).startswith("/api/")
+    return "text/html" in request.headers.get("accept", "") and not is_api
+
+
+def _answer(
+    request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with a problem, or with the gallery's page about it."""
+    page = getattr(request.app.state, "error_page", None)
+    if page is None or not _wants_page(request):
+        return problem(status, detail, headers)
+    shown: Response = page(request, status, detail, {**(headers or {}), "vary": "accept"})
+    return shown
 
 
 def problem_of(status: int, detail: str) -> dict[str, Any]:
@@ -95,6 +120,25 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     # An unexpected error passes no middleware.
     given = {"x-content-type-options": "nosniff", **(headers or {})}
     return JSONResponse(problem_of(status, detail), status, given, MEDIA_TYPE)
+
+
+def problem_of_error(error: ImgSearchError) -> JSONResponse:
+    """Build the answer that is an error."""
+    return problem(status_of(error), str(error), _headers_of(error))
+
+
+def _headers_of(error: ImgSearchError) -> dict[str, str]:
+    # By its class `ImageSearch(service=…)` raises the same error.
+    name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return {**retry_header(error), ERROR_HEADER: name.__name__}
+
+
+def retry_header(error: ImgSearchError) -> dict[str, str]:
+    """Return the header Retry-After, if asking again may help."""
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(error.seconds)}
+    # Until somebody grants a privilege, it does not.
+    return {"retry-after": str(RETRY_SECONDS)} if error.transient else {}
 
 
 def validated(model: type[_Model], asked: Mapping[str, Any], place: str) -> _Model:
@@ -115,6 +159,8 @@ def status_of(error: ImgSearchError) -> int:
     """Return the status of an answer that is this error."""
     if isinstance(error, ImageMissing | IndexMissing):
         return 404
+    if isinstance(error, TooManyRequests):
+        return 429
     if isinstance(error, BodyUnsupported):
         return 415
     if isinstance(error, ReadError | QueryPictureInvalid):
@@ -122,7 +168,8 @@ def status_of(error: ImgSearchError) -> int:
         return 422
     if isinstance(error, UsageError):
         return 400
-    return 503 if error.transient else 500
+    # A key that may not do what it is for is an outage for who asks.
+    return 503 if error.transient or isinstance(error, StoreDenied) else 500
 
 
 def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
@@ -131,6 +178,8 @@ def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
         methods = " or ".join(_methods(app, request))
         return f"{shown_value(path)} does not take {request.method}: send {methods}."
     if error.status_code == 404:
+        if _wants_page(request):
+            return f"There is nothing at {shown_value(path)}."
         routes = ", ".join(dict.fromkeys(_routes(app)))
         return f"There is nothing at {shown_value(path)}; the addresses are {routes}."
     detail = str(error.detail)

@@ -17,7 +17,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 from PIL import Image
 
-from es_imgsearch.errors import ImageMissing, QueryPictureInvalid, ReadError
+from es_imgsearch.errors import (
+    EXIT_UNREACHABLE,
+    ImageMissing,
+    ImgSearchError,
+    QueryPictureInvalid,
+    ReadError,
+)
 from es_imgsearch.read.decoding import PICTURE_SUFFIXES
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
@@ -32,6 +38,11 @@ _SIDE_PIXELS: Final = 1600
 _MOST_KEPT: Final = 40
 _KEPT_SECONDS: Final = 3600
 _MOST_ORIGINALS: Final = 10
+
+# Of 20 MB each, in memory while they wait; a usual one is decoded in 0.1 s, a hostile one within
+# `read_timeout_seconds`.
+_MOST_WAITING: Final = 16
+_WAIT_SECONDS: Final = 30.0
 
 Box = tuple[float, float, float, float]
 
@@ -87,16 +98,54 @@ class Upload(NamedTuple):
 _Kept: TypeAlias = OrderedDict[str, tuple[float, QueryFile]]
 
 
+class PicturesQueued(ImgSearchError):
+    """As many pictures wait to be decoded as may, or one waited for too long."""
+
+    transient = True
+    exit_code = EXIT_UNREACHABLE
+
+
+class _Turns:
+    """One thread at a time; bounds how many wait, and for how long.  Thread-safe."""
+
+    def __init__(self, most_waiting: int, wait_seconds: float) -> None:
+        self._wait_seconds = wait_seconds
+        self._places = threading.BoundedSemaphore(most_waiting + 1)
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for a turn.  Raises PicturesQueued."""
+        if not self._places.acquire(blocking=False):
+            raise PicturesQueued(
+                "Too many pictures wait to be decoded already: send it again in a few seconds."
+            )
+        try:
+            if not self._turn.acquire(timeout=self._wait_seconds):
+                raise PicturesQueued(
+                    f"The picture waited {self._wait_seconds:g} s for others to be decoded: send it"
+                    " again in a few seconds."
+                )
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            self._places.release()
+
+
 class QueryPictures:
     """Decode uploads and keep them under their hash.  Thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, most_waiting: int = _MOST_WAITING) -> None:
+        """One process decodes; `most_waiting` may wait for it."""
         plan = ReadPlan.of(
             settings,
             Preparation(_SIDE_PIXELS, _SIDE_PIXELS, mode="fit", resampling="lanczos"),
             describers=(),
         )
         self._workers = ReadWorkers(plan, 1)
+        self._turns = _Turns(most_waiting, _WAIT_SECONDS)
         self._lock = threading.Lock()
         self._kept: _Kept = OrderedDict()
         self._originals: _Kept = OrderedDict()
@@ -124,7 +173,7 @@ class QueryPictures:
         """
         if (kept := self._find(self._originals, content_id)) is not None:
             return kept
-        with timed("decode"):
+        with timed("decode"), self._turns.taken():
             ((_, outcome),) = self._workers.read_each([str(path)])
         if isinstance(outcome, ReadError):
             raise outcome
@@ -158,7 +207,7 @@ class QueryPictures:
         """Decode a picture, which is not kept.  Raises QueryPictureInvalid."""
         if not upload.content:
             raise QueryPictureInvalid("The picture is empty.")
-        with timed("decode"), _written(upload) as path:
+        with timed("decode"), self._turns.taken(), _written(upload) as path:
             ((_, outcome),) = self._workers.read_each([path])
         if isinstance(outcome, ReadError):
             raise QueryPictureInvalid(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi import Path as InPath
+from starlette.requests import HTTPConnection
 
 ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 
@@ -17,6 +18,6 @@ def add_get(app: FastAPI, path: str, answer: Callable[..., Any], **options: Any)
     app.head(path, **options | {"include_in_schema": False})(answer)
 
 
-def url(request: Request, path: str) -> str:
+def url(request: HTTPConnection, path: str) -> str:
     """Return the address of one of our paths behind `--root-path`."""
     return f"{request.scope.get('root_path', '')}{path}"

@@ -88,7 +88,8 @@ class SearchRequest(BaseModel):
     filter: list[_Text] = Field(
         [],
         max_length=_MOST_TERMS,
-        description="field:value, or -field:value for pictures without it",
+        description="field:value, or -field:value for pictures without it; also field=value and"
+        " field!=value",
         examples=[["format:png", "-folder:scans"]],
     )
     since: str | None = Field(None, description="taken on this day or later")

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
@@ -14,10 +15,12 @@ from es_imgsearch.errors import ImageMissing, StoreBusy, TextUnsupported
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.records import is_text, unit
-from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.search.client import ImageSearch, run_operations
 from es_imgsearch.search.hits import Hits
+from es_imgsearch.search.operations import Operations
 from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
+from es_imgsearch.search.request_flow import RequestFlow, together
 from es_imgsearch.search.results import check_facets
 from es_imgsearch.serve.answers.duplicate_lists import (
     DuplicateList,
@@ -124,11 +127,28 @@ class SearchService:
 
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
+        return run_operations(self._client, partial(self._search, request, picture))
+
+    def search_many(self, requests: Sequence[SearchRequest]) -> list[dict[str, Any]]:
+        """Search as `search` does for each, with few requests and calls of the model."""
+        return run_operations(
+            self._client,
+            lambda operations: together(
+                [self._search(each, None, operations) for each in requests]
+            ),
+        )
+
+    def _search(
+        self, request: SearchRequest, picture: Upload | None, operations: Operations
+    ) -> RequestFlow[dict[str, Any]]:
         key = request.image if picture is None else self._pictures.put(picture)
         when, request = request.when, self.dated(request.model_copy(update={"image": key}))
-        generation = self._client.info.name
+        generation = (yield from operations.info()).name
         offset = read_cursor(request, generation)
-        hits = find(self._client, request, self._queries(request), offset)
+        queries = self._queries(request)
+        # Who reads on asks for nothing else.
+        logged_k = None if offset else request.k
+        hits = yield from find(operations, request, queries, offset, logged_k=logged_k)
         end = offset + len(hits)
         goes_on = len(hits) == request.k and end < MOST_HITS
         return {
@@ -157,11 +177,24 @@ class SearchService:
         return self._pictures.original(original.path, image_id, original.content_id)
 
     def ranked(
-        self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
+        self,
+        request: SearchRequest,
+        count: int,
+        fields: Sequence[str] | None = None,
+        *,
+        is_logged: bool = False,
     ) -> Hits:
-        """Return the first hits with these stored fields, in the order of the request."""
+        """Return the first hits with these stored fields, in the order of the request.
+
+        `is_logged` is for what the user asked for, not for a page that shows it again.
+        """
         request = self.dated(request)
-        return find_first(self._client, request, self._queries(request), count, fields)
+        queries = self._queries(request)
+        found = partial(
+            find_first, request=request, queries=queries, count=count, fields=fields,
+            logged_k=request.k if is_logged else None,
+        )  # fmt: skip
+        return run_operations(self._client, found)
 
     def knn_query(self, request: SearchRequest, k: int, min_relevance: float) -> dict[str, Any]:
         """Return the kNN query of a search and its filters, to be sent by another program."""
@@ -253,6 +286,11 @@ class SearchService:
         check_facets(fields, self._client.info.properties)
         clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
+
+    def count(self, request: SearchRequest) -> int:
+        """Count the pictures that meet the filters and dates."""
+        clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
+        return self._client.store.listings.count_matching({"bool": {"filter": clauses}})
 
     def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
         """Return groups of files that show the same picture.

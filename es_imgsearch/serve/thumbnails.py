@@ -13,12 +13,13 @@ from typing import Any, Final
 import platformdirs
 from PIL import Image
 
+from es_imgsearch.elastic.meta import is_open_on
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, ReadError
 from es_imgsearch.read.file import Skipped, hash_file
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
-from es_imgsearch.records import FileState, Picture, disk_path
+from es_imgsearch.records import FileState, Picture, disk_path, path_of
 from es_imgsearch.serve.disk_cache import KEY, DiskCache
 from es_imgsearch.settings import Settings
 
@@ -88,7 +89,7 @@ class PictureFiles:
 
     def _located(self, image_id: str, source: Mapping[str, Any]) -> Original:
         root = self._store.info().meta.roots.get(source["root"])
-        if root is None or root["host"] != self._host:
+        if root is None or not is_open_on(root, self._host):
             place = "no root" if root is None else f"the host {root['host']!r}"
             raise ImageMissing(
                 f"The original of {image_id!r} is on {place}, not here ({self._host!r}): run"
@@ -99,7 +100,7 @@ class PictureFiles:
             # This program writes no such path: a user who may write to the index must not read
             # this machine's files.
             raise ImageMissing(f"The path of {image_id!r} leads out of its root.")
-        path = Path(disk_path(root["path"])) / relative
+        path = path_of(disk_path(root["path"])) / relative
         content_id = source.get("content_id", image_id)
         return Original(
             path,

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from es_imgsearch.errors import RootError
-from es_imgsearch.records import Root, stored_path
+from es_imgsearch.records import Root, is_url, stored_path
 from es_imgsearch.watch.bounded_looks import LOOKS, found_at
+from es_imgsearch.watch.sources.given import is_there, url_root
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ def _parse(text: str, may_be_gone: bool, may_come: bool, is_checked: bool) -> Ro
     if not folder:
         # Perhaps a variable of a shell that is not set; it would be the working folder.
         raise RootError(f"{text!r} names no folder: write DIR or NAME=DIR.")
+    if is_url(folder):
+        return url_root(text, name, folder, is_checked=is_checked or may_be_gone or may_come)
     # os.path, unlike Path, answers also where a folder may not be entered or a user is unknown.
     path = Path(os.path.abspath(os.path.expanduser(folder)))
     is_absent = (may_be_gone and not os.path.lexists(path)) or (
@@ -87,12 +90,22 @@ def _parse(text: str, may_be_gone: bool, may_come: bool, is_checked: bool) -> Ro
 def is_absent(root: Root) -> bool:
     """Return True if there is no folder; False also if its disk does not answer."""
     path = os.fspath(root.path)
-    return not found_at(path, lambda: os.path.isdir(path), True)
+    look = partial(is_there, path) if is_url(path) else partial(os.path.isdir, path)
+    return not found_at(path, look, True)
+
+
+def is_gone(root: Root) -> bool:
+    """Return True if nothing is at a root's path; surely no bucket, if it is a URL."""
+    return not (is_there(str(root.path)) if root.is_url else root.path.exists())
 
 
 def _unanswered(text: str, *, may_come: bool, is_checked: bool) -> Root:
     """Return a root without a look at its folder, or raise RootError."""
     name, folder = _splits(text)[0]
+    if is_url(folder):
+        if not (may_come or is_checked):
+            raise RootError(f"{folder} does not answer: check the network, or leave it out.")
+        return url_root(text, name, folder, is_checked=True)
     path = _as_far_as_links_answer(os.path.abspath(os.path.expanduser(folder)))
     LOOKS.join(text, path)
     message = (
@@ -136,6 +149,8 @@ def taken_apart(text: str) -> tuple[str | None, str]:
     splits = _splits(text)
     if splits[0][0] is None or os.path.isdir(text):
         return None, text
+    if is_url(splits[0][1]):
+        return splits[0]
     for name, folder in splits:
         if folder and os.path.isdir(os.path.expanduser(folder)):
             return name, folder

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from es_imgsearch.elastic.leases import holder, is_running
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.state import daemon_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning
-from es_imgsearch.records import Root, disk_path
+from es_imgsearch.records import Root, disk_path, path_of
 
 
 def roots_inside(root: Root, meta: Meta, host: str) -> list[str]:
@@ -20,7 +19,7 @@ def roots_inside(root: Root, meta: Meta, host: str) -> list[str]:
         for name, entry in meta.roots.items()
         if name != root.name
         and entry["host"] == host
-        and root.path in ((path := Path(disk_path(entry["path"]))), *path.parents)
+        and root.path in ((path := path_of(disk_path(entry["path"]))), *path.parents)
     ]
 
 

@@ -132,8 +132,21 @@ def reached_tops(root: Root, prunes: Prunes, folder: str) -> tuple[str, ...] | N
     return tops
 
 
+def why_left_out(prunes: Prunes, relative_path: str) -> str:
+    """Return why a path, or a folder above it, is left out; "" if it is not."""
+    above = ""
+    *folders, name = relative_path.split("/")
+    for each in folders:
+        if reason := prunes(each, above, True):
+            return str(reason)
+        above = f"{above}/{each}" if above else each
+    return str(prunes(name, above, False) or "")
+
+
 def is_looked_at(root: Root, prunes: Prunes, relative_path: str) -> bool:
     """Return True if a walk of the root would yield this file, if it exists."""
+    if root.is_url:
+        return not why_left_out(prunes, relative_path)
     folder, _, name = relative_path.rpartition("/")
     return not prunes(name, folder, False) and reached_tops(root, prunes, folder) is not None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
 
 from es_imgsearch.records import FileState, Root
@@ -16,10 +17,14 @@ from es_imgsearch.watch.places import (
     is_below,
     is_link,
     is_looked_at,
+    why_left_out,
 )
 from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.watch.sources.opened import status_at
 
 IsNonPicture = Callable[[FileState], bool]
+
+_LOOKS_AT_ONCE = 16
 
 
 class Presence(Enum):
@@ -51,14 +56,33 @@ class RootFiles:
                 if not is_mounted(at or root.absolute(each))
             ]
 
+    def presences(
+        self, paths: Sequence[str], is_non_picture: Callable[[str], IsNonPicture]
+    ) -> Iterator[tuple[str, Presence]]:
+        """Look at files; `is_non_picture` gives what `presence` takes, by path.
+
+        At a URL several at once: a look takes 0.1 s.
+        """
+
+        def look(path: str) -> Presence:
+            return self.presence(path, is_non_picture(path))
+
+        if not self._root.is_url:
+            yield from ((path, look(path)) for path in paths)
+            return
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="presence") as pool:
+            yield from zip(paths, pool.map(look, paths), strict=True)
+
     def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
         """Look at a file; one that is no picture in its state is gone."""
         with self._disk.calling():
             return self._presence(path, is_non_picture)
 
     def _presence(self, path: str, is_non_picture: Callable[[FileState], bool]) -> Presence:
-        if self._is_excluded(path):
+        if why_left_out(self._prunes, path):
             return Presence.GONE
+        if self._root.is_url:
+            return self._presence_at_url(path, is_non_picture)
         if any(is_below(path, each) for each in self._unmounted):
             return self._look(path, is_non_picture, absent=Presence.UNKNOWN)
         if broken_link(self._root, path.rpartition("/")[0]) is not None:
@@ -84,8 +108,20 @@ class RootFiles:
         except OSError:
             return Presence.UNKNOWN
 
+    def _presence_at_url(self, path: str, is_non_picture: IsNonPicture) -> Presence:
+        # That the whole bucket is there is checked before anything is deleted.
+        try:
+            state = FileState.of(status_at(self._root.absolute(path)))
+        except FileNotFoundError:
+            return Presence.GONE
+        except OSError:
+            return Presence.UNKNOWN
+        return Presence.GONE if is_non_picture(state) else Presence.PRESENT
+
     def has_other_case(self, path: str) -> bool:
         """Return True if a look at a path finds a file of another name."""
+        if self._root.is_url:
+            return False
         try:
             with self._disk.calling():
                 os.stat(self._root.absolute(path))
@@ -104,12 +140,3 @@ class RootFiles:
                 return False
             names = self._listings[folder] = frozenset(os.listdir(self._root.absolute(folder)))
         return name in names
-
-    def _is_excluded(self, path: str) -> bool:
-        *folders, name = path.split("/")
-        above = ""
-        for each in folders:
-            if self._prunes(each, above, True):
-                return True
-            above = f"{above}/{each}" if above else each
-        return bool(self._prunes(name, above, False))

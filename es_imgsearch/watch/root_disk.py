@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Self
 
 from es_imgsearch.records import Root
+from es_imgsearch.watch.sources.opened import status_at
 
 # A spun-down disk or a busy share answers within seconds; a dead one takes minutes, or for ever.
 HANGS_AFTER_SECONDS = 30.0
@@ -32,9 +33,9 @@ class RootDisk:
         return DiskCall(self._began)
 
     def stat(self, path: str) -> os.stat_result:
-        """Call `os.stat`."""
+        """Call `os.stat`, or ask the source of a URL."""
         with self.calling():
-            return os.stat(path)
+            return status_at(path)
 
     @property
     def hung_seconds(self) -> float:

@@ -10,7 +10,8 @@ from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.mounts import KnownMounts, without_unlinked
 from es_imgsearch.watch.places import FileOnDisk, Unknown
 from es_imgsearch.watch.presence import RootFiles
-from es_imgsearch.watch.root_disk import RootDisks
+from es_imgsearch.watch.root_disk import RootDisk, RootDisks
+from es_imgsearch.watch.sources.listing import list_root
 from es_imgsearch.watch.walk import walk
 
 
@@ -42,6 +43,11 @@ class RootFolders:
         self, root: Root, folder: str, on_left_out: Callable[[str], None]
     ) -> Iterator[FileOnDisk | Unknown]:
         """Walk a folder of a root, see `walk.walk`; keep its mount points."""
+        if root.is_url:
+            left_out = self._excludes[root.name].left_out
+            listed = list_root(root, left_out, folder, on_left_out)
+            yield from _timed(listed, self.disks.of(root))
+            return
         if root.name in self._forget_mounts:
             self.mounts.forget(root)
             self._forget_mounts.discard(root.name)
@@ -67,3 +73,15 @@ class RootFolders:
             if each is None:
                 return
             yield each
+
+
+def _timed(
+    listed: Iterator[FileOnDisk | Unknown], disk: RootDisk
+) -> Iterator[FileOnDisk | Unknown]:
+    """Yield what is listed; each step counts as a call of the root's disk."""
+    while True:
+        with disk.calling():
+            each = next(listed, None)
+        if each is None:
+            return
+        yield each

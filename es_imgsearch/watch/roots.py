@@ -12,7 +12,7 @@ from typing import Any
 
 from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.mapping import Companion
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta import IMPORTED_HOST, Meta, is_open_on
 from es_imgsearch.elastic.state import (
     comparison_id,
     daemon_id,
@@ -23,7 +23,7 @@ from es_imgsearch.elastic.state import (
 )
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError, counted
-from es_imgsearch.records import Root, disk_path, image_id, stored_path
+from es_imgsearch.records import Root, disk_path, image_id, is_url, path_of, stored_path
 from es_imgsearch.watch.bounded_looks import found_at
 from es_imgsearch.watch.commands import given_entry, permitting_command, shell_word
 from es_imgsearch.watch.given_roots import overlap
@@ -31,9 +31,6 @@ from es_imgsearch.watch.given_roots import parse_roots as parse_roots
 from es_imgsearch.watch.inner_roots import check_unwatched, roots_inside
 
 logger = logging.getLogger(__name__)
-
-# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
-IMPORTED_HOST = "(imported)"
 
 
 def register_roots(
@@ -132,7 +129,7 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
 def _leads_to(entry: Mapping[str, Any], root: Root, host: str) -> bool:
     """Return True if a link leads to the root that led nowhere when it was entered."""
     entered, path = disk_path(entry["path"]), os.fspath(root.path)
-    if entry["host"] != host or entered == path:
+    if entry["host"] != host or entered == path or is_url(path):
         return False
     return found_at(entered, lambda: os.path.realpath(entered) == path, False)
 
@@ -210,14 +207,16 @@ def registered_root(name: str, meta: Meta) -> Root | None:
     It follows links: whether its daemon does is not known, and what a link leads to may be there.
     """
     entry = meta.roots.get(name)
-    return None if entry is None else Root(name, Path(disk_path(entry["path"])), follows_links=True)
+    return (
+        None if entry is None else Root(name, path_of(disk_path(entry["path"])), follows_links=True)
+    )
 
 
 def root_of_path(path: Path, meta: Meta, host: str) -> Root | None:
-    """Return the registered root of this host that a path is, or lies in."""
+    """Return the registered root, of this host or at a URL, that holds a path."""
     for name, entry in meta.roots.items():
         root = registered_root(name, meta)
-        if root and entry["host"] == host and root.path in (path, *path.parents):
+        if root and is_open_on(entry, host) and root.path in (path, *path.parents):
             return root
     return None
 
@@ -253,7 +252,7 @@ def check_registered(
                 f" is {root.path} on host {host!r}: {_way_out(root, entry, host)}call this folder"
                 f" something else, as NAME={shell_word(str(root.path))}."
             )
-        inner = Path(disk_path(entry["path"]))
+        inner = path_of(disk_path(entry["path"]))
         if same_host and overlap(root.path, inner):
             wider = permitting_command(root, index, ()) if index and root.path != inner else ""
             takes_in = f" or run `{wider}` once, which takes that one in," if wider else ""
@@ -274,7 +273,9 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
         )
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
-    if not found_at(os.fspath(root.path), lambda: os.path.lexists(root.path), True):
+    if not root.is_url and not found_at(
+        os.fspath(root.path), lambda: os.path.lexists(root.path), True
+    ):
         # Only --allow-deletes comes here without a folder.
         if entry["path"] != _text(root.path):
             return ""
@@ -291,6 +292,8 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
 def has_moved(entry: Mapping[str, Any], host: str) -> bool:
     """Return True if the folder of a root of this host is not there any more."""
     path = disk_path(entry["path"])
+    if is_url(path):
+        return False
     return bool(entry["host"] == host) and not found_at(path, lambda: os.path.lexists(path), True)
 
 
@@ -316,7 +319,7 @@ def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: 
         entry = meta.roots.get(name)
         if entry is None:
             if mine["host"] != IMPORTED_HOST:
-                root = Root(name, Path(disk_path(mine["path"])))
+                root = Root(name, path_of(disk_path(mine["path"])))
                 check_registered(root, mine["host"], meta.roots)
             return meta.with_root(name, mine)
         is_imported = entry["host"] == mine["host"] == IMPORTED_HOST

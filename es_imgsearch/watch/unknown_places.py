@@ -29,7 +29,7 @@ class UnknownPlaces:
 
         def report(unknown: Unknown) -> None:
             found.append(unknown)
-            if not unknown.stored_path and not os.path.exists(root.path):
+            if not (unknown.stored_path or root.is_url or os.path.exists(root.path)):
                 return  # the root itself, which who watches it reports
             if unknown.stored_path not in self._logged[root.name]:
                 logger.warning("%s", self._message(root, unknown))

@@ -31,6 +31,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.records import Change, Embedded, FileState, Picture, Root, disk_path
 from es_imgsearch.watch.presence import Presence, RootFiles
+from es_imgsearch.watch.sources.opened import status_at
 from es_imgsearch.write.field_memory import OF_THE_FILE, Copy, Document, FieldMemory
 
 
@@ -258,6 +259,6 @@ class _Moves:
             # What is on a file system that is not mounted has not left.
             return presence is Presence.GONE
         with suppress(OSError):
-            state = FileState.of(os.stat(root.absolute(path)))
+            state = FileState.of(status_at(root.absolute(path)))
             return state != FileState.stored(document)
         return False

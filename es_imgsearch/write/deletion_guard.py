@@ -26,6 +26,8 @@ from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.places import Prunes
 from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.watch.sources import listing
+from es_imgsearch.watch.sources.registry import source_of
 from es_imgsearch.write.deletion_history import SHARE_COUNTS_FROM, DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 from es_imgsearch.write.field_memory import REMEMBERED_DOCUMENTS, FieldMemory
@@ -85,7 +87,7 @@ class DeletionGuard:
 
     def remember_device(self, root: Root) -> None:
         """Store the device of the root's file system, to detect another one mounted later."""
-        self._devices.setdefault(root.name, os.stat(root.path).st_dev)
+        self._devices.setdefault(root.name, _device(root))
 
     def resume(self, root: Root) -> None:
         """Forget the root's device and recent deletions.
@@ -129,11 +131,11 @@ class DeletionGuard:
         Every path is checked once more; additions must have been acknowledged before.
         """
         files = RootFiles(root, self._prunes(root), self._mounts.of(root), self._disk(root))
+        looks = files.presences(
+            relative_paths, lambda path: partial(is_non_picture, image_id(root.name, path))
+        )
         missing = {
-            each: path
-            for path in relative_paths
-            if files.presence(path, partial(is_non_picture, each := image_id(root.name, path)))
-            is Presence.GONE
+            image_id(root.name, path): path for path, found in looks if found is Presence.GONE
         }
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)
@@ -201,7 +203,10 @@ class DeletionGuard:
         # An unreadable folder pauses deletions even if they are allowed.
         try:
             with self._disk(root).calling():
-                os.scandir(root.path).close()
+                if root.is_url:
+                    source_of(os.fspath(root.path)).check()
+                else:
+                    os.scandir(root.path).close()
             if not missing:
                 return None
             # Counts and look-ups must include all acknowledged documents.
@@ -214,19 +219,14 @@ class DeletionGuard:
             return Pause(PauseKind.UNLISTABLE, reason, count, is_missing=is_missing)
 
     def _check_replaced(self, root: Root) -> Pause | None:
-        device = os.stat(root.path).st_dev
+        device = _device(root)
         if self._devices.setdefault(root.name, device) != device:
             return Pause(
                 PauseKind.OTHER_DEVICE,
                 "another file system is mounted there now",
                 self._document_count(root),
             )
-        prunes = self._prunes(root)
-        with os.scandir(root.path) as entries:
-            is_empty = all(
-                prunes(entry.name, "", entry.is_dir(follow_symlinks=False)) for entry in entries
-            )
-        if is_empty and (count := self._document_count(root)):
+        if _is_empty(root, self._prunes(root)) and (count := self._document_count(root)):
             return Pause(
                 PauseKind.EMPTY, f"its folder is empty while the index holds {count} of it", count
             )
@@ -287,6 +287,17 @@ class DeletionGuard:
 
     def _document_count(self, root: Root) -> int:
         return self._store.listings.count(root.name)
+
+
+def _device(root: Root) -> int:
+    return source_of(os.fspath(root.path)).check() if root.is_url else os.stat(root.path).st_dev
+
+
+def _is_empty(root: Root, prunes: Prunes) -> bool:
+    if root.is_url:
+        return listing.is_empty(root, prunes)
+    with os.scandir(root.path) as entries:
+        return all(prunes(entry.name, "", entry.is_dir(follow_symlinks=False)) for entry in entries)
 
 
 def _are_gone(files: RootFiles, paths: Sequence[str]) -> str:

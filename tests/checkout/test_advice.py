@@ -26,7 +26,8 @@ ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_re
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
 SERVICE, SNAPSHOTS = "e2e/test_service_client.py", "e2e/test_snapshots.py"
 API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
-VIEWS = "e2e/test_gallery_views.py"
+LAYOUT = "e2e/test_layout.py"
+VIEWS, RIGHTS = "e2e/test_gallery_views.py", "e2e/test_rights.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
     "cli.completion:completion": f"{COMPLETION}::test_a_start_file_that_cannot_be_written",
@@ -54,7 +55,17 @@ CARRIED_OUT = {
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
     "codes.storage:read_coder": f"{CODES}"
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
-    "elastic.error_mapping:_api_error": f"{ADVICE}::test_an_index_that_is_missing",
+    "cli.production.keys:create": f"{RIGHTS}"
+    "::test_a_key_is_printed_once_and_listed_without_its_secret",
+    "cli.printing.access:naming_the_role": f"{RIGHTS}::test_what_a_refusal_advises_works",
+    "cli.printing.access:warn_of_password": f"{RIGHTS}::test_no_process_shows_a_secret",
+    "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
+    "::test_each_bad_credential_is_one_clear_line",
+    "manage.production.keys:_check_name": f"{RIGHTS}"
+    "::test_a_key_is_printed_once_and_listed_without_its_secret",
+    "manage.production.keys:_check_owner": f"{RIGHTS}::test_a_key_makes_no_keys",
+    "manage.production.keys:revoke_key": f"{RIGHTS}"
+    "::test_a_key_is_printed_once_and_listed_without_its_secret",
     "elastic.error_mapping:_no_answer": f"{ADVICE}::test_a_server_elsewhere",
     "elastic.error_mapping:_tls_error": f"{ADVICE}::test_a_server_elsewhere",
     "elastic.generations:Generations.update_meta": "e2e/test_upgrade.py"
@@ -62,10 +73,20 @@ CARRIED_OUT = {
     "elastic.naming:no_index": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
+    "manage.init:_arrange": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
+    "manage.doctor.cluster:shards": f"{LAYOUT}::test_other_shards_are_made_by_a_reindex",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
-    "manage.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
-    "manage.hints:_root": f"{VIEWS}::test_what_status_advises_works",
-    "manage.hints:_files": f"{VIEWS}::test_what_status_advises_works",
+    "manage.doctor.access:expiry": "e2e/test_doctor_rights.py"
+    "::test_a_key_that_expires_soon_is_replaced_as_it_says",
+    "manage.doctor.access:rights": "e2e/test_doctor_rights.py"
+    "::test_a_key_of_no_role_is_replaced_as_it_says",
+    "manage.doctor.cluster:memory": "e2e/test_doctor.py"
+    "::test_vectors_that_the_page_cache_does_not_hold_are_made_smaller_as_it_says",
+    "manage.doctor.diagnosis:relevance": "e2e/test_doctor.py"
+    "::test_relevance_is_calibrated_as_it_says",
+    "manage.doctor.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
+    "manage.doctor.hints:_root": f"{VIEWS}::test_what_status_advises_works",
+    "manage.doctor.hints:_files": f"{VIEWS}::test_what_status_advises_works",
     "serve.answers.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
     "::test_a_large_index_is_compared_by_the_command",
     "manage.status:renewing_words": "e2e/test_words.py"
@@ -102,17 +123,17 @@ CARRIED_OUT = {
     "::test_below_30_pictures_a_note_says_that_there_is_no_relevance",
     "search.index_state:IndexState.coder": f"{ADVICE}::test_an_index_without_codes",
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
-    "cli.service:_read_token": "e2e/test_search_by_service.py"
+    "cli.serving.service:_read_token": "e2e/test_search_by_service.py"
     "::test_one_with_tokens_is_asked_with_one",
     "embed.runtime.service:ServiceConnection._absent": f"{SERVICE}"
     "::test_a_service_that_is_not_there",
     "embed.runtime.service:ServiceConnection._error": f"{SERVICE}"
     "::test_a_token_is_sent_and_never_shown",
     "serve.examples:search_by_examples": f"{SERVICE}::test_what_a_service_does_not_have",
-    "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
+    "cli.serving.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "serve.disk_cache:DiskCache._refused": "e2e/test_serve_process.py"
     "::test_another_cache_folder_as_the_warning_says",
-    "cli.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
+    "cli.serving.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.rate_limit:parse_rate": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
@@ -158,28 +179,32 @@ OF_OPTIONS = {
     "manage.transfer.snapshots:Snapshots._find", "manage.vector_sample:_sample_file",
     "manage.vector_sample:_sample_index", "pipeline.reporting.metrics:MetricsServer.__init__",
     "quality.code_training:_check_arguments", "quality.code_training:_train",
-    "search.reduced:register_originals", "watch.roots:claim_root.entered",
+    "manage.production.keys:parse_lifetime", "manage.production.plan:make_plan",
+    "search.reduced:register_originals",
+    "watch.roots:claim_root.entered",
 }  # fmt: skip
 
 # "pip install ...": see `test_what_is_to_be_installed_is_an_extra`.
 OF_PACKAGES = {
-    "cli.serve:serve", "describe.ocr:TextInImage.missing", "describe.ocr:_only",
+    "cli.serving.serve:serve", "describe.ocr:TextInImage.missing", "describe.ocr:_only",
     "duplicates.corners:_opencv", "embed.runtime.network:torch_missing", "embed.timm:_config",
     "embed.weights:package_folder", "files.hdf5:load_h5py", "files.parquet:load_pyarrow",
     "quality.plots:check_can_plot", "search.hits:Hits.to_pandas",
     "search.sheet.drawing:missing_letters_note", "tags.fitting:check_can_train",
+    "watch.sources.fsspec_source:file_system",
 }  # fmt: skip
 
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
-    "manage.hints:_index": "commands of cli.status:_print_generations, which a test carries out",
-    "manage.hints:_search": "the commands of cli.status:_tuning_line, which a test carries out",
+    "manage.doctor.hints:_index": "those of cli.status:_print_generations, which a test does",
+    "manage.doctor.hints:_search": "those of cli.status:_tuning_line, which a test carries out",
     "cli.find:_make_index": "needs a model hub",
     "cli.status:_print_daemon": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",
     "manage.redescribe:redescribe_pictures": "needs an index of an earlier version",
     "cli.exchange.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",
     "kibana.check_queries:data_view_problems": "as _api_error, of an index beside",
+    "manage.production.plan:_of_profile": "a plan before there is an index",
     "manage.taken_local:fill_taken_local": "needs a server that fails midway",
     "manage.upgrade:_map_taken": "needs two keys of a secured server",
     "cli.reindex:_print_outcome": "more missing originals are allowed by the number that is known",
@@ -255,7 +280,7 @@ WITHOUT_INDEX = {
     "search.reduced:Originals.__init__",
     "serve.originals:state_of",
     "serve.thumbnails:PictureFiles._located",
-    "cli.serve:serve",
+    "cli.serving.serve:serve",
     "serve.tokens:read_hashes",
     "embed.runtime.service:ServiceConnection._absent",
     "embed.runtime.service:ServiceConnection._error",

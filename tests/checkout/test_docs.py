@@ -103,7 +103,7 @@ def test_every_file_that_a_page_names_exists():
 
 
 def test_every_import_and_dotted_name_in_the_pages_resolves():
-    entry_point_groups = {"es_imgsearch.encoders", "es_imgsearch.describers"}
+    entry_point_groups = {f"es_imgsearch.{each}" for each in ("encoders", "describers", "sources")}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for line in re.findall(r"^from es_imgsearch\S* import .*", text, flags=re.MULTILINE):

@@ -14,6 +14,7 @@ from es_imgsearch.testing import FakeEncoder
 from tests.support.gallery import Gallery, open_chromium
 from tests.support.house import House, Proxy
 from tests.support.other_encoders import LOADERS, encoders_by_name
+from tests.support.secured import Secured
 
 
 @pytest.fixture
@@ -65,3 +66,14 @@ def gallery(chromium: Browser, site: str) -> Iterator[Gallery]:
     yield made
     made.close()
     assert made.complaints == []
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """An Elasticsearch with security and TLS, for all modules that need one."""
+    made = Secured(tmp_path_factory.mktemp("secured"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()

@@ -18,6 +18,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,13 +58,8 @@ sys.modules.update(dict.fromkeys({left_out}))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    made = Secured(tmp_path_factory.mktemp("secured"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
+def server(secured: Secured) -> Secured:
+    return secured
 
 
 class Stack:
@@ -328,13 +324,36 @@ def test_page_and_api_need_nothing_but_the_key_that_reads(
     assert [each.getMessage() for each in warnings] == []
 
 
-def test_a_page_says_what_a_key_lacks(server: Secured, stack: Stack):
+def without_index(role: dict[str, Any], name: str) -> None:
+    role["indices"] = [each for each in role["indices"] if name not in each["names"]]
+
+
+def without_privileges(role: dict[str, Any], *kept: str) -> None:
+    for each in role["indices"]:
+        if "images" in each["names"]:
+            each["privileges"] = list(kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "privilege"),
+    [
+        (lambda role: without_index(role, "images"), "'view_index_metadata' on images"),
+        (lambda role: without_privileges(role, "view_index_metadata"), "'read' on images"),
+        (lambda role: without_privileges(role, "create_doc"), "'view_index_metadata' on images"),
+        (lambda role: role.update(indices=[]), "'view_index_metadata' on images"),
+        (None, "set ES_API_KEY"),
+    ],
+    ids=["no index", "no read", "no metadata", "nothing", "no key"],
+)
+def test_a_page_says_what_a_key_lacks(server: Secured, stack: Stack, change: Any, privilege: str):
     role = json.loads((DOCKER / "setup" / "roles" / "read.json").read_text("utf-8"))
-    role["indices"] = [each for each in role["indices"] if "images" not in each["names"]]
+    key = "bm9uZTprZXk="
+    if change is not None:
+        change(role)
+        key = server.api_key("blind", role)
     settings = load_settings(
         {
-            "es_url": server.url, "es_ca_certs": server.ca, "read_workers": 1,
-            "es_api_key": server.api_key("blind", role),
+            "es_url": server.url, "es_ca_certs": server.ca, "read_workers": 1, "es_api_key": key,
         },
         environment={},
     )  # fmt: skip
@@ -343,10 +362,24 @@ def test_a_page_says_what_a_key_lacks(server: Secured, stack: Stack):
         create_app(pictures, SearchService(settings)), base_url="http://127.0.0.1:8080",
         raise_server_exceptions=False,
     ) as client:  # fmt: skip
-        for path in ("/?q=a+cat", "/status", "/api/v1/search?q=a+cat", "/api/v1/status"):
-            answer = client.get(path)
-            assert answer.status_code in {403, 500, 503}, path
-            assert "privilege" in answer.text, answer.text
+        searches = {"searches": [{"q": "a cat"}, {"q": "a dog", "mode": "hybrid"}]}
+        answers = [
+            client.get("/?q=a+cat", headers={"accept": "text/html"}),
+            client.get("/api/v1/search?q=a+cat"),
+            client.get("/api/v1/facets?fields=format"),
+            client.post("/api/v1/searches", json=searches),
+        ]
+        for each in answers:
+            assert each.status_code == 503, each.text
+            assert "retry-after" not in each.headers
+            assert privilege in unescape(each.text), each.text
+            assert key not in each.text
+        assert answers[0].headers["content-type"].startswith("text/html")
+        for each in answers[1:]:
+            assert each.headers["content-type"] == "application/problem+json"
+            assert each.headers["es-imgsearch-error"] == "StoreDenied"
+        for path in ("/status", "/api/v1/status"):
+            assert client.get(path).status_code in {200, 503}, path
 
 
 def test_the_key_that_reads_finds_alike_pictures_too(stack: Stack):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import uuid
@@ -280,13 +281,70 @@ def test_a_picture_is_dropped_pasted_or_chosen(
     expect(page.locator("input[type=file]")).to_have_value("")
 
 
-def test_a_file_that_is_no_picture_is_told(gallery: Gallery, tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_text("no picture")
-    page = gallery.open()
-    drop(page, "#hits", tmp_path / "notes.png")
-    expect(page.get_by_role("alert")).to_contain_text("picture")
+NO_PICTURES: Final = {
+    "notes.txt": ("text/plain", b"no picture"),
+    "notes.png": ("image/png", b"no picture"),
+    "cut.png": ("image/png", b"\x89PNG\r\n\x1a\n"),
+    "table.csv": ("text/csv", b"a,b"),
+    "report.pdf": ("application/pdf", b"%PDF-1.4"),
+    "film.mp4": ("video/mp4", b"\x00\x00\x00\x18ftypmp42"),
+    "empty.jpg": ("image/jpeg", b""),
+    "nameless": ("", b"\x00" * 64),
+    "bundle.zip": ("application/zip", b"PK\x03\x04"),
+}
+
+
+@pytest.mark.parametrize("name", NO_PICTURES)
+def test_a_file_that_is_no_picture_is_told_on_the_page(
+    gallery: Gallery, tmp_path: Path, name: str
+) -> None:
+    kind, content = NO_PICTURES[name]
+    (tmp_path / name).write_bytes(content)
+    page = gallery.open("/?q=a+cat&filter=format:png")
+    page.locator("#q").fill("a cat that is typed")
+    drop(page, "#hits", tmp_path / name, kind)
+    status = page.locator("#upload-status")
+    expect(status).to_contain_text(name)
+    expect(status).not_to_contain_text("Searching")
+    expect(status).to_be_in_viewport()
+    assert address(page) == "/?q=a+cat&filter=format:png"
+    expect(page.locator("#q")).to_have_value("a cat that is typed")
+    expect(page.locator("input[type=file]")).to_have_value("")
     assert obstacles(page) == []
-    assert any("Failed to load resource" in each for each in gallery.complaints)
+    assert {"Failed to load resource" in each for each in gallery.complaints} <= {True}
+    gallery.complaints.clear()
+
+
+def test_of_several_files_the_picture_is_taken(gallery: Gallery, photographs: Path) -> None:
+    page = gallery.open()
+    picture = base64.b64encode((photographs / "chelsea.png").read_bytes()).decode()
+    with leading_to(page, "image="):
+        page.evaluate(
+            """picture => {
+              const transfer = new DataTransfer();
+              transfer.items.add(new File(["words"], "a.txt", {type: "text/plain"}));
+              const content = Uint8Array.from(atob(picture), each => each.charCodeAt(0));
+              transfer.items.add(new File([content], "b.png", {type: "image/png"}));
+              document.body.dispatchEvent(new DragEvent("drop",
+                {bubbles: true, cancelable: true, dataTransfer: transfer}));
+            }""",
+            picture,
+        )
+    assert hit_names(page)[0] == "chelsea.png"
+
+
+def test_a_file_that_is_no_picture_is_told_without_scripts(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    page = gallery.open("/?q=a+cat&filter=format:png", scripts=False)
+    page.locator("input[type=file]").set_input_files(tmp_path / "notes.txt")
+    page.get_by_role("button", name="Search with it").click()
+    expect(page.get_by_role("alert")).to_contain_text("picture")
+    expect(page.locator("[name=q]")).to_have_value("a cat")
+    page.get_by_role("link", name="Back to the search").click()
+    assert address(page) == "/?q=a+cat&filter=format:png"
+    assert {"Failed to load resource" in each for each in gallery.complaints} == {True}
     gallery.complaints.clear()
 
 
@@ -384,10 +442,8 @@ def test_on_a_phone_nothing_is_wider_than_the_window(gallery: Gallery, name: str
     assert not scrolls_sideways(narrow)
 
 
-def test_a_box_is_drawn_by_touch(gallery: Gallery) -> None:
-    page = gallery.phone(f"/?like={CAT}&part=1")
-    page.get_by_role("button", name="Draw a box").tap()
-    expect(page.locator("cropper-selection")).to_be_attached()
+def touch(page: Page) -> None:
+    """Move a finger over the query picture, from a fifth to three fifths of it."""
     picture = page.locator("#query-picture img")
     picture.scroll_into_view_if_needed()
     place = picture.bounding_box()
@@ -397,6 +453,13 @@ def test_a_box_is_drawn_by_touch(gallery: Gallery) -> None:
         point = {"x": place["x"] + at * place["width"], "y": place["y"] + at * place["height"]}
         points = [point] if at else []
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_a_box_is_drawn_by_touch(gallery: Gallery) -> None:
+    page = gallery.phone(f"/?like={CAT}&part=1")
+    page.get_by_role("button", name="Draw a box").tap()
+    expect(page.locator("cropper-selection")).to_be_attached()
+    touch(page)
     drawn = [int(each) for each in fields(page)]
     assert drawn == pytest.approx([90, 60, 180, 120], abs=4)
 
@@ -442,3 +505,61 @@ def test_the_slider_shows_its_value(gallery: Gallery) -> None:
     page.locator("#min_relevance").focus()
     page.keyboard.press("ArrowRight")
     expect(shown).to_have_text("35%")
+
+
+def test_a_mouse_draws_a_box_at_once(gallery: Gallery) -> None:
+    page = gallery.open(f"/?like={CAT}&part=1")
+    expect(page.locator("cropper-canvas")).to_be_attached()
+    drag(page, (100, 50), (150, 80), (200, 150))
+    assert [int(each) for each in fields(page)] == pytest.approx([100, 50, 100, 100], abs=2)
+    # And another one, beside it.
+    drag(page, (250, 150), (300, 200), (350, 250))
+    assert [int(each) for each in fields(page)] == pytest.approx([250, 150, 100, 100], abs=2)
+    page.get_by_role("button", name="Clear the box").click()
+    assert fields(page) == ("", "", "", "")
+    expect(page.get_by_role("button", name="Draw a box")).to_be_enabled()
+
+
+@pytest.mark.parametrize("box", ["", "&box=100,20,250,250"])
+def test_a_finger_on_the_picture_is_left_to_the_page(gallery: Gallery, box: str) -> None:
+    page = gallery.phone(f"/?like={CAT}&part=1{box}")
+    if box:
+        expect(page.locator("cropper-selection")).to_be_visible()
+    before = fields(page)
+    touch(page)
+    assert fields(page) == before
+    # The browser may scroll by it.
+    actions = page.locator(".box-frame, .box-frame *").evaluate_all(
+        "all => all.map(each => getComputedStyle(each).touchAction)"
+    )
+    assert {*actions} == {"auto"}
+    page.get_by_role("button", name="Draw a box").tap()
+    expect(page.locator(".box-frame")).to_have_class("box-frame armed")
+    touch(page)
+    assert fields(page) != before
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("words", ["", "q=a+cat", "filter=format:png"])
+def test_the_first_hits_are_on_a_phones_screen(
+    gallery: Gallery, photographs: Path, scripts: bool, words: str
+) -> None:
+    page = gallery.phone(f"/?{words}", scripts=scripts)
+    with leading_to(page, "image="):
+        page.locator("input[type=file]").set_input_files(photographs / "chelsea.png")
+        if not scripts:
+            page.get_by_role("button", name="Search with it").click()
+    # With what is under it.
+    expect(page.locator("#hits > .hit").first).to_be_in_viewport(ratio=1)
+    expect(page.locator("#query-picture img")).to_be_in_viewport(ratio=1)
+    assert not scrolls_sideways(page)
+    if scripts:
+        assert obstacles(page) == []
+    # A part of it is two steps away.
+    expect(page.locator("[name=box_x]")).to_be_hidden()
+    page.get_by_role("link", name="Only a part of it").tap()
+    for name, number in zip("xywh", ("100", "20", "250", "250"), strict=True):
+        page.locator(f"[name=box_{name}]").fill(number)
+    with leading_to(page, "box=100,20,250,250"):
+        page.get_by_role("button", name="Search the part").tap()
+    expect(page.locator("#hits .hit-link").first).to_be_in_viewport(ratio=1)

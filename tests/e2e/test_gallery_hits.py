@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.serve.app import create_app
@@ -25,7 +25,7 @@ from tests.support.gallery import (
     scrolls_sideways,
     served,
 )
-from tests.support.house import House, house_of_module
+from tests.support.house import House, house_of_module, until
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
@@ -160,8 +160,7 @@ def test_hits_are_shown_large(gallery: Gallery) -> None:
     # The numbers go on over what was loaded.
     load_more(page, 120)
     page.locator("#hits > .hit").nth(119).locator(".hit-link").click()
-    expect(counter).to_have_text("120 of 120")
-    expect(dialog.get_by_role("button", name="Next")).to_be_hidden()
+    expect(counter).to_have_text("120 of 180")
 
 
 def test_large_opened_by_keys_and_closed_by_its_button(gallery: Gallery) -> None:
@@ -282,3 +281,147 @@ def test_a_thousand_on_a_phone(gallery: Gallery) -> None:
     expect(dialog.get_by_role("status")).to_have_text("71 of 120")
     assert not scrolls_sideways(page)
     assert obstacles(page) == []
+
+
+def large(page: Page) -> Locator:
+    """The large view."""
+    return page.get_by_role("dialog", name="Pictures, large")
+
+
+def test_back_closes_the_large_view(gallery: Gallery) -> None:
+    page = gallery.open("/status")
+    page.goto(gallery.site + RED)
+    page.locator("#hits > .hit").nth(40).locator(".hit-link").click()
+    expect(large(page).get_by_role("status")).to_have_text("41 of 60")
+    page.keyboard.press("ArrowRight")
+    page.go_back()
+    expect(large(page)).to_have_count(0)
+    assert (address(page), focused(page)) == (RED, 42)
+    expect(page.locator("#hits > .hit").nth(41)).to_be_in_viewport()
+    # And forward opens it again, at the picture that was shown.
+    page.go_forward()
+    expect(large(page).get_by_role("status")).to_have_text("42 of 60")
+    page.go_back()
+    expect(large(page)).to_have_count(0)
+    page.go_back()
+    page.wait_for_url("**/status")
+
+
+@pytest.mark.parametrize("way", ["Escape", "Close"])
+def test_closing_the_large_view_leaves_no_step_behind(gallery: Gallery, way: str) -> None:
+    page = gallery.open("/status")
+    page.goto(gallery.site + RED)
+    for number in (3, 5):
+        page.locator("#hits > .hit").nth(number).locator(".hit-link").click()
+        expect(large(page)).to_be_visible()
+        if way == "Escape":
+            page.keyboard.press("Escape")
+        else:
+            large(page).get_by_role("button", name="Close").click()
+        expect(large(page)).to_have_count(0)
+        until(lambda: page.evaluate("!history.state?.large"))
+        assert (address(page), focused(page)) == (RED, number + 1)
+    page.go_back()
+    page.wait_for_url("**/status")
+
+
+def test_back_from_the_details_leads_to_the_large_view(gallery: Gallery) -> None:
+    page = gallery.open("/status")
+    page.goto(gallery.site + RED)
+    load_more(page, 120)
+    page.locator("#hits > .hit").nth(69).locator(".hit-link").click()
+    large(page).get_by_role("link", name="Details").click()
+    page.wait_for_url("**/pictures/**")
+    page.go_back()
+    expect(large(page).get_by_role("status")).to_have_text("70 of 120")
+    page.keyboard.press("Escape")
+    expect(large(page)).to_have_count(0)
+    until(lambda: page.evaluate("!history.state?.large"))
+    assert (address(page), focused(page)) == (RED, 70)
+    page.go_back()
+    page.wait_for_url("**/status")
+
+
+def test_the_large_view_goes_on_where_the_loaded_hits_end(gallery: Gallery) -> None:
+    page = gallery.open(RED)
+    page.locator("#hits > .hit").nth(57).locator(".hit-link").click()
+    counter = large(page).get_by_role("status")
+    expect(counter).to_have_text("58 of 120")
+    for number in (59, 60, 61, 62):
+        page.keyboard.press("ArrowRight")
+        expect(counter).to_have_text(f"{number} of 120")
+    shown = large(page).locator(".pswp__item[aria-hidden=false] img").last
+    expect(shown).to_have_attribute("alt", page.locator(".hit img").nth(61).get_attribute("alt"))
+    page.keyboard.press("Escape")
+    expect(large(page)).to_have_count(0)
+    assert (focused(page), count(page)) == (62, 120)
+    # To the very last.
+    page.goto(gallery.site + f"{RED}&n=1000")
+    page.locator("#hits > .hit").nth(999).locator(".hit-link").click()
+    expect(counter).to_have_text("1000 of 1000")
+    expect(large(page).get_by_role("button", name="Next")).to_be_hidden()
+
+
+def test_the_large_view_stays_where_more_cannot_be_loaded(gallery: Gallery) -> None:
+    page = gallery.open(RED)
+    page.route("**page=2*", lambda route: route.fulfill(status=503, body="away"))
+    page.locator("#hits > .hit").nth(59).locator(".hit-link").click()
+    with page.expect_response("**page=2*"):
+        pass
+    page.keyboard.press("ArrowRight")
+    expect(large(page).get_by_role("status")).to_have_text("60 of 60")
+    assert address(page) == RED
+    assert {"Failed to load resource" in each for each in gallery.complaints} == {True}
+    gallery.complaints.clear()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("search", [RED, "/?sort=folder"])
+def test_back_to_the_search_leads_to_the_hit(gallery: Gallery, scripts: bool, search: str) -> None:
+    page = gallery.open(search, scripts=scripts)
+    if scripts:
+        load_more(page, 120)
+        load_more(page, 180)
+    else:
+        for number in (2, 3):
+            page.locator("#more").click()
+            page.wait_for_url(f"**page={number}*")
+    hit = page.locator(".hit[data-n='151']")
+    name, view = hit.get_attribute("data-id"), hit.locator(".hit-link").get_attribute("href")
+    page.goto(gallery.site + str(view))
+    page.get_by_role("link", name="Back to the search").click()
+    page.wait_for_url("**/?*")
+    assert count(page) == 180
+    assert len(set(hit_paths(page))) == 180
+    hit = page.locator(f".hit[data-id='{name}']")
+    expect(hit).to_be_in_viewport(ratio=0.9)
+    expect(hit.locator(".hit-link")).to_be_focused()
+    page.locator("#more").click()
+    if scripts:
+        expect(page.locator("#hits > .hit")).to_have_count(240)
+    else:
+        page.wait_for_url("**page=4*")
+        assert page.locator(".hit").first.get_attribute("data-n") == "181"
+
+
+def test_relevant_ones_are_selected_without_the_others(gallery: Gallery) -> None:
+    page = gallery.open("/?q=red&n=300")
+    likely = page.locator("#hits > .hit").evaluate_all(
+        "hits => hits.filter(hit => hit.dataset.relevance >= 0.5).map(hit => hit.dataset.id)"
+    )
+    assert 0 < len(likely) < count(page) == 300
+    said = int(page.locator("#count").inner_text().split()[0])
+    assert said == len(likely)
+    page.get_by_role("button", name=f"Select {said} relevant", exact=True).click()
+    chosen = page.locator(".hit-select:checked")
+    assert chosen.evaluate_all("all => all.map(each => each.value)") == likely
+    expect(page.locator("#selected-count")).to_have_text(f"{said} selected")
+    page.get_by_role("button", name="Select all 300", exact=True).click()
+    expect(page.locator("#selected-count")).to_have_text("300 selected")
+    page.get_by_role("button", name="Select none").click()
+    load_more(page, 360)
+    expect(page.get_by_role("button", name="Select all 360", exact=True)).to_be_visible()
+    # Without a search nothing is relevant.
+    page.goto(gallery.site)
+    expect(page.get_by_role("button", name="Select all 60", exact=True)).to_be_visible()
+    expect(page.locator("[data-do=relevant]")).to_be_hidden()

@@ -22,6 +22,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.page import search_page
+from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.tokens import new_token, read_hashes
@@ -302,3 +304,205 @@ def test_a_browser_signs_in_with_a_token(settings: Settings, files: PictureFiles
         assert 'action="/logout"' in client.get("/").text
         client.post("/logout")
         assert client.get("/api/v1/status").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("tags=odd", "tags:odd"),
+        ("tags!=odd", "-tags:odd"),
+        ("folder=deep/1", "folder:deep/1"),
+        (" tags != odd", "-tags:odd"),
+        ("width=30..50", "width:30..50"),
+        ("image_name=a:b.png", "image_name:a:b.png"),
+        ("image_name:a=b.png", "image_name:a=b.png"),
+        ("taken_local=2024-01-01T10:00:00", "taken_local:2024-01-01T10:00:00"),
+        ("-tags=odd", "-tags:odd"),
+    ],
+)
+def test_a_filter_is_written_as_on_the_command_line_or_in_the_address(
+    client: TestClient, written: str, meant: str
+):
+    sent = client.get("/", params={"q": "red", "filter": written})
+    page = client.get(sent.headers.get("location", sent.url))
+    # The chip, the facets and the folder's path know the filter.
+    assert ids(page) == ids(client.get("/", params={"q": "red", "filter": meant}))
+    name, value = meant.removeprefix("-").split(":", 1)
+    assert f"{name}: {value}" in unescape(page.text)
+    answers = [
+        client.get("/api/v1/search", params={"q": "red", "filter": each, "k": 100}).json()
+        for each in (written, meant)
+    ]
+    assert answers[0]["hits"] == answers[1]["hits"]
+    posted = client.post("/api/v1/search", json={"q": "red", "filter": [written], "k": 100})
+    assert posted.json()["hits"] == answers[0]["hits"]
+
+
+def test_words_that_a_picture_is_searched_with_can_be_removed(client: TestClient):
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(stream, "PNG")
+    sent = client.post(
+        "/queries", files={"image": ("x.png", stream.getvalue(), "image/png")}, data={"q": "cat"}
+    )
+    page = client.get(sent.headers["location"])
+    assert "Searched for with the picture: the words “cat”." in page.text
+    assert re.search(r"<b>words</b> cat <a", page.text)
+    alone = link(page, "Remove words cat")
+    assert re.fullmatch(r"/\?image=[0-9a-f]{32}", alone)
+    assert "Searched for with" not in client.get(alone).text
+    assert "<b>words</b>" not in client.get("/?q=cat").text
+
+
+@pytest.mark.parametrize("content", [b"", b"words", b"%PDF-1.4", b"PK\x03\x04", b"\x89PNG\r\n"])
+def test_a_page_that_sends_a_file_is_told_what_is_wrong(client: TestClient, content: bytes):
+    answer = client.post(
+        "/queries",
+        files={"image": ("x.png", content, "image/png")},
+        data={"q": "red"},
+        headers={"accept": "application/json"},
+    )
+    assert answer.status_code in {400, 422}
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "picture" in answer.json()["detail"] or "searched with" in answer.json()["detail"]
+
+
+def test_a_page_that_sends_a_picture_is_told_its_search(client: TestClient):
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(stream, "PNG")
+    answer = client.post(
+        "/queries",
+        files={"image": ("x.png", stream.getvalue(), "image/png")},
+        data={"q": "red"},
+        headers={"accept": "application/json"},
+    )
+    assert answer.status_code == 201
+    assert answer.json()["location"] == answer.headers["location"]
+    assert ids(client.get(answer.json()["location"]))
+
+
+def test_a_file_that_is_no_picture_leaves_the_search_in_reach(client: TestClient):
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(stream, "PNG")
+    picture = client.post("/queries", files={"image": ("x.png", stream.getvalue(), "image/png")})
+    key = picture.headers["location"].partition("image=")[2]
+    sent = {"q": "a cat", "not": "dog", "filter": "tags:odd", "image": key, "box": "1,2,30,20"}
+    answer = client.post("/queries", files={"image": ("notes.txt", b"no", "text/plain")}, data=sent)
+    assert answer.status_code == 422
+    assert 'name="q" value="a cat"' in answer.text
+    back = link(answer, "Back to the search")
+    assert back == f"/?q=a+cat&not=dog&filter=tags:odd&image={key}&box=1,2,30,20"
+    # The form of that page sends the same again, and another picture takes the place of this one.
+    page = client.get(back)
+    form = page.text.partition('id="upload"')[2].partition("</form>")[0]
+    fields = re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', form)
+    assert dict(fields) == sent
+    other = io.BytesIO()
+    Image.new("RGB", (50, 50), "blue").save(other, "PNG")
+    moved = client.post(
+        "/queries", files={"image": ("y.png", other.getvalue(), "image/png")}, data=dict(fields)
+    )
+    assert re.fullmatch(
+        r"/\?q=a\+cat&not=dog&filter=tags:odd&image=[0-9a-f]{32}", moved.headers["location"]
+    )
+    assert key not in moved.headers["location"]
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/nothing", 404),
+        ("/picture/1", 404),
+        ("/index.html", 404),
+        ("/<b>&q=%22", 404),
+        (f"/images/{'f' * 32}", 404),
+        (f"/thumbnails/{'f' * 32}", 404),
+        ("/images/nothing", 422),
+        ("/previews/x", 422),
+        ("/queries", 405),
+        ("/queries/ffff", 404),
+        ("/static/nothing.css", 404),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_a_page_for_people(
+    client: TestClient, path: str, status: int
+):
+    shown = client.get(path, headers=BROWSER)
+    assert (shown.status_code, shown.headers["content-type"]) == (
+        status, "text/html; charset=utf-8"
+    )  # fmt: skip
+    assert '<p role="alert">' in shown.text
+    assert "/api/v1" not in shown.text
+    assert "<b>&q" not in shown.text
+    assert "/" in links(shown)
+    assert "default-src 'none'" in shown.headers["content-security-policy"]
+    for accept in ("application/json", "*/*", "image/avif,image/webp,*/*;q=0.8"):
+        told = client.get(path, headers={"accept": accept})
+        assert (told.status_code, told.headers["content-type"]) == (
+            status, "application/problem+json"
+        )  # fmt: skip
+    assert told.headers.get("allow") == shown.headers.get("allow")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/search?q=", "/api/v1/images/x"])
+def test_the_api_answers_browsers_as_any_client(client: TestClient, path: str):
+    told = client.get(path, headers=BROWSER)
+    assert told.headers["content-type"] == "application/problem+json"
+
+
+def test_less_like_a_picture_weighs_less_than_more(client: TestClient):
+    def weights(*given: str) -> list[str]:
+        address = Address("/", (("q", "red"), *(("unlike", each) for each in given)))
+        return search_page.parse_request(address).unlike
+
+    assert weights("a") == ["a^0.2"]
+    assert weights("a", "b") == ["a^0.2", "b^0.2"]
+    # Together no more than two.
+    assert weights("a", "b", "c", "d") == ["a^0.1", "b^0.1", "c^0.1", "d^0.1"]
+    assert weights("a^1", "b^0.05", "c") == ["a^1", "b^0.05", "c^0.2"]
+    page = client.get("/?q=red")
+    first = ids(page)[0]
+    less = client.get(link(page, "Less like"))
+    assert first not in ids(less)
+    # What the words find remains.
+    assert {*ids(less)} & {*ids(page)}
+    assert ids(client.get(f"/?like={first}&unlike={first}"))
+
+
+@pytest.mark.parametrize(
+    ("question", "suggested"),
+    [
+        ("filter=tags:none", {"Without tags: none": ("/", 130)}),
+        ("q=red&filter=tags:none", {"Without tags: none": ("/?q=red", 130)}),
+        (
+            "q=red&filter=tags:odd&filter=folder:deep/0",
+            {
+                "Without tags: odd": ("/?q=red&filter=folder:deep/0", 65),
+                "Without folder: deep/0": ("/?q=red&filter=tags:odd", 65),
+            },
+        ),
+        ("since=2030", {"Without since 2030": ("/", 130)}),
+        ("filter=-tags:odd&filter=-tags:even",
+         {"Also with tags: odd": ("/?filter=-tags:even", 65),
+          "Also with tags: even": ("/?filter=-tags:odd", 65)}),
+        # Nothing helps alone.
+        ("filter=tags:none&since=2030", {"Without all of these": ("/", 130)}),
+        ("q=red&filter=tags:none&filter=format:gif&when=march+1999",
+         {"Without all of these": ("/?q=red", 130)}),
+        ("q=red", {}),
+    ],
+)  # fmt: skip
+def test_where_no_picture_meets_the_filters_each_is_a_link_that_drops_it(
+    client: TestClient, question: str, suggested: dict[str, tuple[str, int]]
+):
+    page = client.get(f"/?{question}")
+    part = page.text.partition('class="suggestions"')[2].partition("</ul>")[0]
+    found = re.findall(r'<a href="([^"]*)">([^<]*)</a> <span class="count">(\d+)</span>', part)
+    assert {unescape(label): (unescape(href), int(count)) for href, label, count in found} == (
+        suggested
+    )
+    for href, _ in suggested.values():
+        assert ids(client.get(href))
+    assert ("No picture meets this." in page.text) is bool(suggested)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import threading
@@ -26,7 +27,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.manage.hints import hints
+from es_imgsearch.manage.doctor.hints import hints
 from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.serve.answers import duplicate_lists
@@ -190,7 +191,7 @@ def test_previous_and_next_are_those_of_the_search(client: TestClient, search: s
         assert shown.rel("next") == (views[number + 1] if number + 1 < len(views) else "")
         back = shown.with_id("back")
         assert back is not None
-        assert back["href"] == f"/?{search}".removesuffix("?")
+        assert back["href"] == f"{f'/?{search}'.removesuffix('?')}#hit-{number + 1}"
 
 
 @pytest.mark.parametrize("n", ["0", "-1", "x", "99999999", "²", "1.5", "0x1", "+1"])
@@ -638,7 +639,7 @@ def test_why_it_matched_is_shown_on_request_with_its_box(client: TestClient, set
     assert shown.rel("next").endswith("&why=1")
     back = shown.with_id("back")
     assert back is not None
-    assert back["href"] == "/?q=wheel"
+    assert back["href"] == "/?q=wheel#hit-1"
 
 
 def test_why_words_matched_and_why_nothing_is_said_without_a_search(client: TestClient):
@@ -716,3 +717,61 @@ def test_views_without_scripts(gallery: Gallery):
     assert saved.value.suggested_filename == "duplicates.txt"
     shown.get_by_role("link", name="Status").click()
     assert shown.get_by_role("heading", name="What to do next").is_visible()
+
+
+@pytest.fixture
+def with_crop(es_url: str, photographs: Path, tmp_path: Path) -> Iterator[Settings]:
+    """A picture and a grey part of it, which only a thorough comparison finds."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    with Image.open(photographs / "chelsea.png") as cat:
+        cat.save(photos / "cat.png")
+        cat.convert("L").crop((60, 20, 420, 290)).save(photos / "part.png")
+    index = f"views-{uuid.uuid4().hex[:12]}"
+    environment = {"ES_URL": es_url, "ES_IMGSEARCH_INDEX": index, "ES_IMGSEARCH_READ_WORKERS": "1"}
+    invoke = CliRunner(env=environment).invoke
+    assert invoke(main, ["init", "--encoder", "starter"]).exit_code == 0
+    assert invoke(main, ["sync", str(photos)]).exit_code == 0
+    yield load_settings({"es_url": es_url, "index": index, "read_workers": 1}, environment={})
+    assert invoke(main, ["drop", "--yes"]).exit_code == 0
+
+
+def test_a_thorough_comparison_is_chosen_on_the_page(with_crop: Settings, tmp_path: Path):
+    expected = json.loads(run(with_crop, "duplicates", "--thorough", "--json"))
+    assert len(expected) == 1
+    with client_of(with_crop, tmp_path / "cache") as client:
+        plain = page(client.get("/duplicates?level=near"))
+        assert "section" not in [tag for tag, _ in plain.tags]
+        (box,) = [each for tag, each in plain.tags if each.get("name") == "thorough"]
+        assert "checked" not in box
+        assert "reads every original" in plain.words()
+        shown = page(client.get("/duplicates?level=near&thorough=true"))
+        assert [each["class"] for tag, each in shown.tags if tag == "section"] == ["group"]
+        (box,) = [each for tag, each in shown.tags if each.get("name") == "thorough"]
+        assert "checked" in box
+        # Nothing compared the pixels.
+        assert "/duplicates.sh" not in shown.text
+        refused = client.get("/duplicates.sh?level=near&thorough=true")
+        assert "whose bytes or pixels were compared" in page(refused, 400).words()
+        assert client.get("/api/v1/duplicates?thorough=true").json() == expected
+        assert client.get("/api/v1/duplicates").json() == []
+        other = client.get("/duplicates?level=similar&thorough=true")
+        assert "Only level near can be thorough" in page(other, 400).words()
+
+
+def test_similar_pictures_of_a_picture_have_their_relevance(client: TestClient):
+    shown = client.get(f"/pictures/{of('road/left.png')}").text
+    part = shown.partition('class="thumbs"')[2].partition("</ul>")[0]
+    expected = client.get(
+        "/", params={"like": of("road/left.png")}
+    ).text.partition('id="hits"')[2]  # fmt: skip
+    percents = re.findall(r'class="percent"[^>]*>(\d+%)<', part)
+    assert percents == re.findall(r'class="percent"[^>]*>(\d+%)<', expected)[: len(percents)]
+
+
+def test_technical_fields_are_folded(client: TestClient):
+    shown = client.get(f"/pictures/{of('cat.jpg')}").text
+    plain, _, folded = shown.partition('<details class="technical">')
+    assert "Hash of the content" in folded
+    assert "Hash of the content" not in plain
+    assert "Size in pixels" in plain

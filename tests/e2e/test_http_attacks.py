@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from html.parser import HTMLParser
 from http.client import HTTPResponse
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -714,6 +715,15 @@ def guarded(house: House, tmp_path: Path) -> Iterator[Guarded]:
         assert client.get("/api/v1/search?q=red", headers=asked).status_code == 200
 
 
+_numbers = count(1)
+
+
+def another(guarded: Guarded) -> TestClient:
+    """A client at another address."""
+    address = (f"192.0.2.{next(_numbers)}", 5000)
+    return TestClient(guarded.client.app, base_url=ADDRESS, client=address, follow_redirects=False)
+
+
 def test_every_route_but_health_needs_the_token(guarded: Guarded) -> None:
     client = guarded.client
     routes = {str(getattr(each, "path", "")) for each in client.app.routes}  # type: ignore[attr-defined]
@@ -721,6 +731,8 @@ def test_every_route_but_health_needs_the_token(guarded: Guarded) -> None:
     for path in sorted(each.format(image_id=PICTURE, key="0") for each in routes - free):
         if path.startswith("/static/"):
             continue
+        # More from one address are answered by 429.
+        client = another(guarded)
         for asked in ({}, {"authorization": "Bearer x"}, {"cookie": f"{COOKIE}=x"}):
             for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE"):
                 refused_to = client.request(method, path, headers=asked)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fastapi.testclient import TestClient
 
 from es_imgsearch import AsyncImageSearch, ImageSearch
 from es_imgsearch.cli import main
@@ -18,9 +20,13 @@ from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.search_log import create_searches_index
+from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.service import SearchService
+from es_imgsearch.serve.thumbnails import PictureFiles
+from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
-from tests.support.house import House
+from tests.support.house import House, until
 
 
 @pytest.fixture
@@ -131,3 +137,47 @@ def test_the_environment_switches_it_on(house: House, monkeypatch: pytest.Monkey
     result = CliRunner().invoke(main, ["similar", image_id("r", name), *options])
     assert result.exit_code == 0, result.stderr
     assert [each["kind"] for each in logged(house)] == ["stored"]
+
+
+@pytest.fixture
+def browser(house: House, tmp_path: Path) -> Iterator[TestClient]:
+    files = PictureFiles(house.store, house.settings, tmp_path / "cache")
+    service = SearchService(
+        house.settings, ServedSearch(house.settings, FakeEncoder()), originals=files
+    )
+    with TestClient(create_app(files, service), base_url="http://127.0.0.1:8080") as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        yield client
+
+
+def test_of_the_gallery_only_what_was_asked_for_is_logged(house: House, browser: TestClient):
+    picture = image_id("r", stored_name(house))
+    asked = {
+        "/?q=red": "auto", "/?q=green&mode=vector": "vector", "/?q=blue&sort=newest": "auto",
+        f"/?like={picture}": "vector", "/api/v1/search?q=red&k=3": "auto",
+        "/api/v1/search?q=red&k=2&sort=newest&mode=vector": "vector",
+        f"/api/v1/images/{picture}/similar?k=1": "vector",
+        "/api/v1/search?q=png&k=1000&mode=text": "text", "/?q=png&mode=text": "text",
+    }  # fmt: skip
+    for path in asked:
+        assert browser.get(path).status_code == 200, path
+    batch = {"searches": [{"q": "red", "k": 1}, {"q": "red", "k": 4, "mode": "vector"}]}
+    assert browser.post("/api/v1/searches", json=batch).status_code == 200
+    documents = logged(house)
+    # One each, with the k that was asked for and not the depth of the ranking.
+    assert [each["k"] for each in documents] == [60, 60, 60, 60, 3, 2, 1, 1000, 60, 1, 4]
+    assert [each["hits"] for each in documents if each["mode"] == "vector"][:3] == [4, 4, 3]
+    assert all(each["hits"] <= each["k"] for each in documents)
+    cursor = browser.get("/api/v1/search?q=red&k=1").json()["next"]
+    before = len(logged(house))
+    assert before == len(documents) + 1
+    for path in (
+        # What the page shows around a search, and what it shows or saves of one again.
+        f"/pictures/{picture}?q=red&n=1", f"/pictures/{picture}", "/?q=red&page=2",
+        "/?q=red&page=9", "/export.csv?q=red", "/export.json?q=red", "/export.txt?q=red",
+        "/export.ndjson?q=red", "/status", "/duplicates", "/", "/?sort=newest",
+        f"/api/v1/search?q=red&k=1&cursor={cursor}", "/api/v1/facets?fields=format",
+        f"/api/v1/images/{picture}", f"/api/v1/images/{picture}/match?q=red",
+    ):  # fmt: skip
+        assert browser.get(path).status_code == 200, path
+    assert len(logged(house)) == before

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from es_imgsearch.cli import main
-from es_imgsearch.cli.serve import _listening
+from es_imgsearch.cli.serving.serve import _listening
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import image_id

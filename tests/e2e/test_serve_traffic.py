@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
+from es_imgsearch.cli.serve import _networks
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -219,6 +220,16 @@ def test_the_default_leaves_this_machine_alone(
         (["--trust-proxy", "proxy"], "--trust-proxy cannot be 'proxy'"),
         (["--trust-proxy", "*"], "--trust-proxy cannot be '*'"),
         (["--trust-proxy", "10.0.0.1/24"], "has host bits set"),
+        (["--trust-proxy", "0.0.0.0/0"], "--trust-proxy cannot be '0.0.0.0/0': everyone in it"),
+        (["--trust-proxy", "::/0"], "--trust-proxy cannot be '::/0': everyone in it"),
+        (["--trust-proxy", "0::0/0"], "everyone in it"),
+        (["--trust-proxy", "0.0.0.0/0.0.0.0"], "everyone in it"),
+        (["--trust-proxy", "0.0.0.0/1"], "everyone in it"),
+        (["--trust-proxy", "128.0.0.0/1"], "everyone in it"),
+        (["--trust-proxy", "8000::/1"], "everyone in it"),
+        (["--trust-proxy", "::ffff:0:0/96"], "everyone in it"),
+        (["--trust-proxy", "::/8"], "everyone in it"),
+        (["--trust-proxy", "127.0.0.1", "--trust-proxy", "0.0.0.0/0"], "everyone in it"),
         (["--root-path", "pictures"], "--root-path cannot be 'pictures'"),
         (["--root-path", "/a?b"], "--root-path cannot be '/a?b'"),
         (["--root-path", "/a//b"], "--root-path cannot be '/a//b'"),
@@ -235,6 +246,13 @@ def test_options_that_cannot_be(house: House, given: Sequence[str], said: str) -
     done = CliRunner(env={"ES_URL": house.settings.es_url}).invoke(main, [*words, *given])
     assert done.exit_code == 2, done.output
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "proxy", ["10.0.0.2", "10.0.0.0/24", "10.0.0.0/8", "::1", "fd00::/8", "192.168.0.0/16"]
+)
+def test_proxies_that_can_be(proxy: str) -> None:
+    assert _networks((proxy,)) == [proxy]
 
 
 # -- Metrics

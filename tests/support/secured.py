@@ -52,7 +52,23 @@ class Secured(ServerProcess):
         self.port = get_port(None)
         self.url = f"https://127.0.0.1:{self.port}"
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Of processes that belong to it."""
+        return self._environment
+
     def start(self) -> None:
+        self.prepare()
+        ports = {
+            "http.port": self.port,
+            "transport.port": get_port(None, exclude_ports=[self.port]),
+            "path.repo": self.folder / "snapshots",
+        }
+        self.launch({**self._settings_of_compose(), **ports}, self._environment)
+        until(self._listens, START_SECONDS)
+
+    def prepare(self) -> Path:
+        """Make the password and the certificates; the folder of the configuration."""
         bin_folder = self.folder / "bin"
         bin_folder.mkdir()
         for name, line in TOOLS.items():
@@ -65,12 +81,7 @@ class Secured(ServerProcess):
             SETUP / "certificates",
             CERTS=str(self._configuration / "certs"), CA=str(self.ca.parent),
         )  # fmt: skip
-        ports = {
-            "http.port": self.port,
-            "transport.port": get_port(None, exclude_ports=[self.port]),
-        }
-        self.launch({**self._settings_of_compose(), **ports}, self._environment)
-        until(self._listens, START_SECONDS)
+        return self._configuration
 
     def _settings_of_compose(self) -> dict[str, str]:
         compose = yaml.safe_load((CHECKOUT / "docker" / "compose.yaml").read_text("utf-8"))

@@ -40,12 +40,25 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
+                start_new_session=True,
             )
 
     def check_running(self) -> None:
         """Fail with the end of what it said if it has ended."""
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "console.txt").read_text()[-3000:]
+
+    @property
+    def is_launched(self) -> bool:
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        assert self._process is not None
+        # The launcher became the server, which has children of its own.
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(timeout=60)
+        self._process = None
 
     def stop(self) -> None:
         if self._process is not None:

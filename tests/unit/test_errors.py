@@ -21,6 +21,7 @@ from es_imgsearch.errors import (
     ImgSearchError,
     IndexMissing,
     ReadError,
+    ShardsMoving,
     StoreBusy,
     StoreDenied,
     StoreError,
@@ -180,7 +181,8 @@ def test_https_where_http_is_spoken():
         (429, body("es_rejected_execution_exception"), StoreBusy),
         (500, body("null_pointer_exception"), StoreBusy),
         (502, "<html>Bad Gateway</html>", StoreBusy),
-        (503, body("no_shard_available_action_exception"), StoreBusy),
+        (503, body("no_shard_available_action_exception"), ShardsMoving),
+        (404, body("search_context_missing_exception"), ShardsMoving),
         (504, None, StoreBusy),
     ],
 )
@@ -258,6 +260,7 @@ def test_what_is_transient_and_how_the_command_line_ends():
             "StoreUnreachable",
             "ServiceUnreachable",
             "StoreBusy",
+            "ShardsMoving",
             "KibanaUnreachable",
         }
         assert each.transient == is_transient, name

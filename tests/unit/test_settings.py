@@ -19,6 +19,7 @@ from es_imgsearch.settings import (
     changed_settings,
     default_read_workers,
     load_settings,
+    without_password,
 )
 
 SECRET = "c2VjcmV0OmtleQ=="
@@ -314,3 +315,18 @@ def test_an_address_whose_host_no_host_can_have(setting: str, address: str) -> N
 )
 def test_an_address_whose_host_may_be(address: str) -> None:
     assert load_settings({"es_url": address}, environment={}).es_url == address
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@a:9200", "https://a:9200"),
+        ("https://u:p@a:9200,https://u:p@b:9200", "https://a:9200,https://b:9200"),
+        ("https://u:p@a, http://b", "https://a,http://b"),
+        ("https://u:p,q@a,https://b", "https://a,https://b"),
+        ("https://u:p,https://q@a", "https://a"),
+        ("http://a,http://b", "http://a,http://b"),
+    ],
+)
+def test_no_password_is_left_in_addresses(url: str, shown: str):
+    assert without_password(url) == shown

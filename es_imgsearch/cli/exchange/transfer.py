@@ -19,6 +19,7 @@ from es_imgsearch.cli.options import (
 )
 from es_imgsearch.cli.printing.progress import progress_bar
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
+from es_imgsearch.records import path_of
 
 if TYPE_CHECKING:
     from es_imgsearch.manage.transfer.rows import BadRow
@@ -28,13 +29,20 @@ if TYPE_CHECKING:
 # Bad rows beyond these are only counted.
 _SHOWN_ROWS = 20
 
-_file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+def _path(_context: click.Context, _parameter: click.Parameter, given: str) -> Path:
+    return path_of(given)
+
+
+_file_argument = click.argument("file", type=click.Path(), callback=_path)
 
 
 @click.command(
     "export",
     epilog=examples(
-        "export vectors.parquet", "export beach.h5 --filter tags=beach --fields tags,taken_at"
+        "export vectors.parquet",
+        "export beach.h5 --filter tags=beach --fields tags,taken_at",
+        "export s3://bucket/vectors.parquet",
     ),
 )
 @with_settings_options
@@ -42,13 +50,20 @@ _file_argument = click.argument("file", type=click.Path(path_type=Path))
 @click.option("--fields", metavar="NAME,NAME...", multiple=True,
               help="Only these, with root and relative_path.  [default: all]")  # fmt: skip
 @filter_option
+@click.option("--part-rows", metavar="N", type=click.IntRange(min=1),
+              help="Rows of each part at a URL.  [default: 256 MB of vectors]")  # fmt: skip
 @sigterm_as_ctrl_c()
 def export_command(
-    settings: Settings, file: Path, fields: tuple[str, ...], filters: tuple[str, ...]
+    settings: Settings,
+    file: Path,
+    fields: tuple[str, ...],
+    filters: tuple[str, ...],
+    part_rows: int | None,
 ) -> None:
     """Write vectors and fields to FILE (.parquet or .h5).
 
-    Vectors are exactly as the index stores them. FILE appears when it is complete.
+    Vectors are exactly as the index stores them. FILE appears when it is complete. At a URL, such
+    as s3://bucket/vectors.parquet, it is a folder of parts with _SUCCESS in it when they are.
     """
     from es_imgsearch.manage.transfer.export import export_pictures
     from es_imgsearch.search.filters import meant_clauses, parse_filters
@@ -65,7 +80,9 @@ def export_command(
     names = [name for each in fields for name in each.split(",") if name]
     total = 0 if clauses else store.listings.count()
     with progress_bar("rows", total) as advance:
-        rows = export_pictures(store, file, fields=names, filters=clauses, on_page=advance)
+        rows = export_pictures(
+            store, file, fields=names, filters=clauses, on_page=advance, part_rows=part_rows
+        )
     click.echo(
         f"{counted(rows, 'picture')} to {file} in {time.monotonic() - started:.1f} s.", err=True
     )
@@ -77,6 +94,7 @@ def export_command(
         "import vectors.parquet",
         "import embeddings.h5 --root shop --rename sku=product_id",
         "import vectors.parquet --only-new --on-error skip",
+        "import s3://bucket/vectors.parquet",
     ),
 )
 @with_settings_options
@@ -107,6 +125,8 @@ def import_command(
     ndjson: bool,
 ) -> None:
     """Store the vectors and fields of FILE (.parquet or .h5), made here or elsewhere.
+
+    FILE may be a URL, of a Parquet file or of a folder of parts.
 
     Every row needs image_embedding and relative_path (or image_name). An index that does not
     exist is made, and its graphs are built once, at the end. Safe to repeat: a row is always the

@@ -17,6 +17,7 @@ from es_imgsearch.cli.options import (
     json_option,
     with_settings_options,
 )
+from es_imgsearch.cli.printing.access import naming_the_role
 from es_imgsearch.cli.printing.lines import print_json, print_line
 from es_imgsearch.errors import UsageError
 
@@ -82,7 +83,7 @@ def evaluate(
         reports = []
         for index, mode in product(indices or (None,), modes):
             settings = load_settings({"index": index, "es_url": es_url}, config=config)
-            with ImageSearch(settings=settings) as search:
+            with naming_the_role(settings.index), ImageSearch(settings=settings) as search:
                 texts = _label_texts(search) if questions.pictures and mode == "vector" else {}
                 reports.append(
                     run(search, questions, mode=mode, by=by, ks=ks, texts=texts)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta import Meta, is_open_on
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.encoder_process import encoders_for
@@ -185,7 +185,7 @@ class ReEmbedder:
     def _root(self, document: Document) -> Root | None:
         """Root of a document if its originals are on this machine, else None."""
         root = registered_root(document["root"], self._meta)
-        if root is None or self._meta.roots[root.name]["host"] != self._settings.host:
+        if root is None or not is_open_on(self._meta.roots[root.name], self._settings.host):
             return None
         return root
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from es_imgsearch.describe.registry import describer_mappings
 from es_imgsearch.elastic.mapping import (
@@ -35,6 +35,7 @@ class ReindexOptions:
     profile: str | None = None
     sample: str | None = None
     dims_kept: int | None = None
+    shards: int | None = None
 
 
 def begin_next(
@@ -57,11 +58,12 @@ def begin_next(
     seal, profile = seal_of(encoder), options.profile or meta.profile
     load_profile(profile)
     is_same = seal.fits(meta.seal) and profile == meta.profile and options.dims_kept is None
+    is_same = is_same and options.shards in {None, info.layout.shards}
     # The same again is for an index whose analysers of words are of an earlier version.
     if is_same and has_present_analysers(info.analysis):
         raise UsageError(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
-            " already: choose another one with --encoder or --profile."
+            " already: choose another one with --encoder or --profile, or --shards."
         )
     before = store.generations.roles().before
     if before is not None:
@@ -86,7 +88,8 @@ def begin_next(
     new = with_learned(new_meta(seal, profile, meta.similarity, entry, grid), meta)
     if reduction is not None:
         store_reduction(store, reduction)
-    target = store.at(store.generations.begin_next(new, describer_mappings()))
+    layout = replace(info.layout, shards=options.shards or info.layout.shards)
+    target = store.at(store.generations.begin_next(new, describer_mappings(), layout))
     _note_missing_encoder(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target
@@ -129,12 +132,14 @@ def _fit_reduction(
 
 def check_begun(target: Store, settings: Settings, options: ReindexOptions) -> None:
     """Raise UsageError if an unfinished generation has other options than these."""
-    meta = target.info().meta
+    info = target.info()
+    meta = info.meta
     try:
         if settings.encoder is not None:
             encoder = load_with_settings(settings.encoder, settings)
             meta.seal.check(seal_of(encoder), str(target.generation))
         is_same = options.profile in {None, meta.profile}
+        is_same = is_same and options.shards in {None, info.layout.shards}
     except EncoderMismatch:
         is_same = False
     if not is_same:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.files.columns import Column, ColumnKind, Origin, column_values, mapped_columns
-from es_imgsearch.files.formats import check_writable, open_writer
-from es_imgsearch.records import REGIONS_FIELD
+from es_imgsearch.files.formats import FileWriter, check_writable, open_writer
+from es_imgsearch.manage.transfer.at_url import PartsWriter, check_url
+from es_imgsearch.records import REGIONS_FIELD, is_url
 
 # Together they identify a row.
 _ALWAYS = ("root", "relative_path")
@@ -36,26 +38,43 @@ def export_pictures(
     fields: Sequence[str] = (),
     filters: Sequence[Mapping[str, Any]] = (),
     on_page: Callable[[int], None] = lambda _rows: None,
+    part_rows: int | None = None,
 ) -> int:
     """Write the documents that match these filters to `path`; return their number.
 
+    At a URL it is a folder of parts, of `part_rows` rows each; see `at_url`.
     Without `fields` all fields are written, vectors and regions too; `root` and `relative_path`
     always.  Memory: one page.  Raises UsageError for a field that is not mapped, LibraryMissing,
     ImgSearchError if the file cannot be written.
     """
-    check_writable(path)
+    if is_url(path):
+        check_url(str(path))
+    elif part_rows is not None:
+        raise UsageError(f"{str(path)!r} is one file: only at a URL there are parts.")
+    else:
+        check_writable(path)
     # A file with vectors of two encoders would be useless.
     store = store.pinned()
     info = store.info()
     columns = _select_columns(info, fields)
-    partial = path.with_name(f"{path.name}.part")
     try:
-        rows = _write(store, info, columns, filters, path, partial, on_page)
-        partial.replace(path)
+        if is_url(path):
+            with closing(
+                PartsWriter(str(path), columns, _origin(info, columns), part_rows=part_rows)
+            ) as parts:
+                rows = _write(store, info, columns, filters, parts, on_page, part_rows)
+                parts.complete()
+            return rows
+        unfinished = path.with_name(f"{path.name}.part")
+        try:
+            writer = open_writer(path, columns, _origin(info, columns), at=unfinished)
+            with closing(writer):
+                rows = _write(store, info, columns, filters, writer, on_page)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise ImgSearchError(f"{str(path)!r} cannot be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return rows
 
 
@@ -64,9 +83,9 @@ def _write(
     info: IndexInfo,
     columns: Sequence[Column],
     filters: Sequence[Mapping[str, Any]],
-    path: Path,
-    partial: Path,
+    writer: FileWriter,
     on_page: Callable[[int], None],
+    most_rows: int | None = None,
 ) -> int:
     bits = [n for n, mapping in info.properties.items() if mapping.get("element_type") == "bit"]
     names = [each.name for each in columns]
@@ -74,29 +93,28 @@ def _write(
     with_regions = REGIONS_FIELD in names
     plain = [name for name in names if name not in {*vectors, REGIONS_FIELD}]
     floats = sum(each.floats for each in columns)
-    size = min(_LARGEST_PAGE, max(1, _PAGE_FLOATS // max(1, floats)))
-    meta = info.meta
-    grid = meta.grid if with_regions else None
-    origin = Origin(meta.seal, meta.similarity, meta.profile, meta.roots, grid)
+    size = min(most_rows or _LARGEST_PAGE, _LARGEST_PAGE, max(1, _PAGE_FLOATS // max(1, floats)))
     never, outage = threading.Event(), Outage()
     store.refresh()
-    writer = open_writer(path, columns, origin, at=partial)
     rows = 0
-    try:
-        for hits in store.listings.pages(
-            filters,
-            fields=plain,
-            vectors=vectors,
-            size=size,
-            with_regions=with_regions,
-            retry=lambda search: persist(search, never, outage),
-        ):
-            writer.write(column_values(columns, hits, bits))
-            rows += len(hits)
-            on_page(rows)
-    finally:
-        writer.close()
+    for hits in store.listings.pages(
+        filters,
+        fields=plain,
+        vectors=vectors,
+        size=size,
+        with_regions=with_regions,
+        retry=lambda search: persist(search, never, outage),
+    ):
+        writer.write(column_values(columns, hits, bits))
+        rows += len(hits)
+        on_page(rows)
     return rows
+
+
+def _origin(info: IndexInfo, columns: Sequence[Column]) -> Origin:
+    meta = info.meta
+    grid = meta.grid if REGIONS_FIELD in {each.name for each in columns} else None
+    return Origin(meta.seal, meta.similarity, meta.profile, meta.roots, grid)
 
 
 def _select_columns(info: IndexInfo, fields: Sequence[str]) -> list[Column]:

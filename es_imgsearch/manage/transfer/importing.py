@@ -5,7 +5,6 @@ Ids derive from root and path, so a row that is imported twice is one document.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +28,9 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.files.columns import REST_COLUMN
-from es_imgsearch.files.formats import FileReader, open_reader
+from es_imgsearch.files.formats import FileReader
 from es_imgsearch.manage.transfer import bulk_load as loading
+from es_imgsearch.manage.transfer.at_url import open_anywhere, stored_file
 from es_imgsearch.manage.transfer.bulk_sender import (
     BulkItem,
     BulkSender,
@@ -39,7 +39,6 @@ from es_imgsearch.manage.transfer.bulk_sender import (
 )
 from es_imgsearch.manage.transfer.region_columns import check_region_columns, without_regions
 from es_imgsearch.manage.transfer.rows import STATE_FIELDS, BadRow, Row, RowPlan
-from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import claim_root
 
@@ -106,7 +105,7 @@ def import_pictures(
     not fit, RowInvalid at the first bad row unless those are skipped.  Rows stored by then stay,
     and the same import, repeated, completes it.
     """
-    reader = open_reader(path)
+    reader = open_anywhere(path)
     try:
         names = _map_columns(path, reader, options)
         info = _open_index(store, settings, reader, names, options, note)
@@ -181,8 +180,7 @@ class _Import:
         for root in {row.root for row in rows} - self._roots.keys():
             origin = self._reader.origin
             entry = None if origin is None else origin.roots.get(root)
-            file = stored_path(os.path.abspath(self._path))
-            self._roots[root] = claim_root(self._store, root, entry, file)
+            self._roots[root] = claim_root(self._store, root, entry, stored_file(self._path))
         bad: list[BadRow] = []
         good: list[Row] = []
         for row in rows:

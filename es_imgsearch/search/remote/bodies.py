@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.errors import FilterInvalid, ServiceUnsuitable, UsageError
-from es_imgsearch.records import composed, disk_path, is_text, stored_path
+from es_imgsearch.records import composed, disk_path, is_text, path_of
 from es_imgsearch.search.hits import Hit, Hits
 
 if TYPE_CHECKING:
@@ -99,13 +98,9 @@ def search_body(
 ) -> dict[str, Any]:
     """Build the body of a search by examples.
 
-    Options that are None or empty are left out: they are the defaults.
+    Options that are None are left out: that is their default.
     """
-    given = {
-        name: _option(name, value)
-        for name, value in options.items()
-        if value is not None and not (isinstance(value, list | tuple | dict) and not value)
-    }
+    given = {name: _option(name, value) for name, value in options.items() if value is not None}
     return {
         "positive": terms.positive,
         "negative": terms.negative,
@@ -117,37 +112,42 @@ def search_body(
 
 
 def _option(name: str, value: Any) -> Any:
-    if name in {"filters", "without"} and isinstance(value, Mapping):
-        return {field: _filter_value(field, each) for field, each in value.items()}
-    if isinstance(value, Mapping):
+    if name in {"filters", "without"}:
+        return {_field(field): _filter_value(field, each) for field, each in value.items()}
+    if name == "weights":
         return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each) for each in value]
-    return _plain(value)
+    if name in {"facets", "fields"}:
+        return list(dict.fromkeys(map(_plain, value)))
+    value = _plain(value)
+    return str(value) if name in {"since", "until"} else value
+
+
+def _field(name: Any) -> str:
+    if not isinstance(name, str):
+        raise FilterInvalid(f"A field to filter by is named by a string, not {name!r}.")
+    return name
 
 
 def _filter_value(field: str, value: Any) -> Any:
     """Return a filter as plain values: a tuple (range, place) as an object."""
-    value = _plain(value)
     if isinstance(value, tuple):
-        return {"range": [_filter_value(field, each) for each in value]}
+        return {"range": [_filter_end(field, each) for each in value]}
     if isinstance(value, list | set | frozenset):
-        return [_filter_value(field, each) for each in value]
-    if isinstance(value, float) and value != value:
-        raise FilterInvalid(
-            f"Field {field!r} cannot be filtered by {value}: leave it out (dropna), or give None"
-            " for pictures without one."
-        )
-    if isinstance(value, str) and not is_text(value):
-        return stored_path(value)
-    if isinstance(value, int) and value not in _INT64:
-        return str(value)
-    if value is not None and not isinstance(value, str | int | float):
-        raise FilterInvalid(
-            f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
-            f" {value!r}."
-        )
-    return value
+        return [
+            _filter_value(field, each) if isinstance(each, tuple) else _filter_end(field, each)
+            for each in value
+        ]
+    return _filter_end(field, value)
+
+
+def _filter_end(field: str, value: Any) -> Any:
+    is_text_or_less = value is None or (isinstance(value, str) and is_text(value))
+    if not is_text_or_less and (not isinstance(value, int | float) or value != value):
+        # As the client itself takes it, or refuses it; usual values need none of what it imports.
+        from es_imgsearch.search.filters import stored_value
+
+        value = _plain(stored_value(field.partition(".")[0], value))
+    return str(value) if isinstance(value, int) and value not in _INT64 else value
 
 
 def _plain(value: Any) -> Any:
@@ -184,7 +184,7 @@ def _hit(given: Mapping[str, Any]) -> Hit:
     return Hit(
         **{
             **given,
-            "path": None if path is None else Path(disk_path(path)),
+            "path": None if path is None else path_of(disk_path(path)),
             "matched_box": None if box is None else tuple(box),
         }
     )

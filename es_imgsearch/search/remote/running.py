@@ -194,5 +194,6 @@ def _what_hits_depend_on(settings: Settings) -> dict[str, Any]:
 
 def _digest_of_access(settings: Settings, salt: str) -> str:
     """Return a hash of the key and the address: others may see other pictures."""
-    access = json.dumps([salt, settings.es_url, settings.es_api_key])
+    key = settings.es_api_key and settings.es_api_key.get_secret_value()
+    access = json.dumps([salt, settings.es_url, key])
     return hashlib.sha256(access.encode("utf-8", "surrogatepass")).hexdigest()

@@ -41,6 +41,11 @@ class DuplicateRequest(BaseModel):
     threshold: float | None = Field(
         None, description="near: the most bits of 64 that may differ; similar: the least cosine"
     )
+    thorough: bool = Field(
+        False,
+        description="near: compare each picture's nearest by embedding, too, which finds crops and"
+        " grey copies; reads every original",
+    )
     unconfirmed: bool = Field(
         False, description="near: also what looks the same and no file here confirms"
     )
@@ -113,7 +118,7 @@ class DuplicateLists:
             )
         key = (
             self._store.info().name, count, request.level, request.image_id, request.threshold,
-            request.unconfirmed, request.keep,
+            request.thorough, request.unconfirmed, request.keep,
         )  # fmt: skip
         try:
             found = self._future(key, request).result(wait_seconds)
@@ -170,6 +175,7 @@ class DuplicateLists:
             host=self._settings.host,
             threshold=request.threshold,
             image_id=request.image_id or None,
+            thorough=request.thorough,
             unconfirmed=request.unconfirmed,
             max_pixels=self._settings.max_pixels,
             keep=request.keep,

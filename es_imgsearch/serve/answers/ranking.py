@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.filtering.dates import DATE_FIELDS, date_of
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.operations import Operations
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Weighted
+from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import count_facets
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 
@@ -23,32 +25,40 @@ Queries: TypeAlias = tuple[Sequence[Weighted], Sequence[Weighted]]
 
 
 def find_first(
-    client: ImageSearch,
+    operations: Operations,
     request: SearchRequest,
     queries: Queries,
     count: int,
     fields: Sequence[str] | None = None,
-) -> Hits:
-    """Return the first hits with these stored fields, in the order of the request."""
+    *,
+    logged_k: int | None,
+) -> RequestFlow[Hits]:
+    """Return the first hits with these stored fields, in the order of the request.
+
+    With `logged_k` it is logged as a search of that many hits.
+    """
     in_order = request.sort != "relevance"
     wanted = request.model_copy(update={"k": MOST_HITS if in_order else count, "sort": "relevance"})
     extra: SearchOptions = {}
     if fields is not None:
         extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
-    hits = find(client, wanted, queries, 0, extra)
+    hits = yield from find(operations, wanted, queries, 0, extra, logged_k=logged_k)
     return _in_order(hits, request, 0, count) if in_order else hits
 
 
 def find(
-    client: ImageSearch,
+    operations: Operations,
     request: SearchRequest,
     queries: Queries,
     offset: int,
     extra: SearchOptions | None = None,
-) -> Hits:
+    *,
+    logged_k: int | None,
+) -> RequestFlow[Hits]:
     """Return hits from an offset on: of all, or of the relevant ones in another order."""
-    positive, negative = queries
-    depth = _depth(client, request, offset)
+    info = yield from operations.info()
+    depth = _depth(request, offset, is_reduced=info.meta.reduction is not None)
+    search = partial(operations.find, *queries, logged_k=logged_k)
     options = request.options() | (extra or {})
     chosen = request.num_candidates
     if chosen is not None and chosen >= request.k:
@@ -58,16 +68,18 @@ def find(
             f"num_candidates is {chosen} but must be at least k, which is {request.k}."
         )
     if request.sort != "relevance":
-        found = client.search(positive, negative, depth, **options)
+        found = yield from search(depth, **options)
         return _in_order(found, request, offset, request.k)
     end = min(offset + request.k, MOST_HITS)
     # Facets count the hits up to the end of the page.
     start = 0 if request.facets else offset
     if depth < end:
-        found = _beyond(client, depth, request.collapse, queries, options)[start:end]
+        deep = partial(operations.find, *queries, logged_k=None)
+        found = yield from _beyond(search, deep, depth, request.collapse, options)
+        found = found[start:end]
     else:
         options |= {"offset": start, "size": end - start}
-        found = client.search(positive, negative, depth, **options)
+        found = yield from search(depth, **options)
     if not request.facets:
         return found
     page = found[offset - start :]
@@ -76,23 +88,26 @@ def find(
 
 
 def _beyond(
-    client: ImageSearch, depth: int, collapse: bool, queries: Queries, options: SearchOptions
-) -> Hits:
+    search: Callable[..., RequestFlow[Hits]],
+    search_deeper: Callable[..., RequestFlow[Hits]],
+    depth: int,
+    collapse: bool,
+    options: SearchOptions,
+) -> RequestFlow[Hits]:
     """Return the hits of a ranking of this depth, then those of a deeper one."""
-    positive, negative = queries
-    first = client.search(positive, negative, depth, **options)
+    first = yield from search(depth, **options)
     if len(first) < depth:
         return first
     if "num_candidates" in options:
         options |= {"num_candidates": max(options["num_candidates"] or 0, MOST_HITS)}
-    deeper = client.search(positive, negative, MOST_HITS, **options)
+    deeper = yield from search_deeper(MOST_HITS, **options)
     known = {_identity(each, collapse) for each in first}
     others = [each for each in deeper if _identity(each, collapse) not in known]
     hits = [*first, *others][:MOST_HITS]
     return Hits(hits, first.took_ms + deeper.took_ms, first.queries, notes=first.notes)
 
 
-def _depth(client: ImageSearch, request: SearchRequest, offset: int) -> int:
+def _depth(request: SearchRequest, offset: int, *, is_reduced: bool) -> int:
     """Return how many hits are ranked, of which a page is part, or behind which.
 
     Where several rankings are fused, or the hits of one are ordered again, the order depends
@@ -101,14 +116,19 @@ def _depth(client: ImageSearch, request: SearchRequest, offset: int) -> int:
     if request.sort != "relevance":
         return MOST_HITS
     is_fused = request.mode != "vector" and bool(request.words)
-    if is_fused or client.info.meta.reduction is not None:
+    if is_fused or is_reduced:
         return _FUSED_DEPTH
     return min(offset + request.k, MOST_HITS)
 
 
 def is_likely(hit: Hit, least: float = LIKELY) -> bool:
-    """Whether a hit is likely right, as far as is known."""
+    """Whether a hit is likely right or has the words, as far as is known."""
     return hit.matches_words or hit.relevance is None or hit.relevance >= least
+
+
+def is_relevant(hit: Hit) -> bool:
+    """Whether a hit is known to be likely right, whatever its words."""
+    return hit.relevance is not None and hit.relevance >= LIKELY
 
 
 def _identity(hit: Hit, collapse: bool) -> str:

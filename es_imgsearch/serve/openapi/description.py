@@ -22,10 +22,11 @@ _ALL: Final = {
     413: "The body is too large.",
     421: "The Host is neither an address nor a name of this service.",
     422: "A value that was sent is none of those possible, or a file is no picture.",
-    429: "Too many requests; Retry-After says when to ask again.",
+    429: "Too many requests, or queries in one; Retry-After says when to ask again.",
     431: "The address or the headers are too large.",
     500: "The service failed; its log says why.",
-    503: "Elasticsearch or the model does not answer yet; Retry-After says when to ask again.",
+    503: "Elasticsearch or the model does not answer yet, and Retry-After says when to ask again;"
+    " or Elasticsearch refuses the key of this service, and `detail` names the privilege it lacks.",
 }
 _WITH_BODY: Final = {
     403: "The request was sent by a page of another site.",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from es_imgsearch.search.filtering.given import address_form
+
 # Values that mean the same as none.
 _DEFAULTS: Final = {
     "mode": "auto", "sort": "relevance", "page": "1", "min_relevance": "0", "copies": "0"
@@ -33,7 +35,7 @@ class Address:
         given = list(pairs)
         box = [value.strip() for name in _BOX_FIELDS for key, value in given if key == name]
         plain = [
-            (name, value.strip())
+            (name, address_form(value.strip()) if name == "filter" else value.strip())
             for name, value in given
             if name not in _BOX_FIELDS and value.strip() and _DEFAULTS.get(name) != value.strip()
         ]
@@ -92,4 +94,6 @@ class Address:
         return Address.parse(self.path, [*self._without_page(), ("page", str(page))])
 
     def _without_page(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair[0] != "page"]
+        # The number of a hit says where in the search one was; a picture's page is of that hit.
+        places = {"page", "n"} if self.path == "/" else {"page"}
+        return [pair for pair in self.pairs if pair[0] not in places]

@@ -9,7 +9,7 @@ from typing import Final
 
 from es_imgsearch.search.filtering.dates import date_of
 from es_imgsearch.search.hits import Hit
-from es_imgsearch.serve.answers.ranking import is_likely
+from es_imgsearch.serve.answers.ranking import is_likely, is_relevant
 from es_imgsearch.serve.page.address import Address
 
 # What a tile, its facets and its day are made of.
@@ -47,6 +47,7 @@ class Thumb:
     more_copies: str
     day: str
     likely: bool
+    relevant: bool
     large: str
     view: str
     similar: str
@@ -110,6 +111,7 @@ def tiles(
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
             day=date_of(hit.fields)[:10],
             likely=is_likely(hit),
+            relevant=is_relevant(hit),
             large=f"/{'images' if is_shown else 'previews'}/{hit.image_id}",
             view=f"/pictures/{hit.image_id}?{view.query}{'&' * bool(view.pairs)}n={number}",
             similar=alone,
@@ -127,17 +129,20 @@ def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thu
 
 
 def chips(address: Address, names: Mapping[str, str], period: str) -> Iterator[Chip]:
-    """Yield a removable chip for each part of the question but the words in the box.
+    """Yield a removable chip for each part of the question but the words in the field.
+
+    Those are one, too, beside a picture: they stay when another picture is sent.
 
     `names` has the names of stored pictures by image_id; `period` is what `when` means.
     """
+    first, with_picture = address.get_first("q"), address.get("image")
     kinds = {
-        "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since",
-        "until": "until", "when": "when", "filter": "", "min_relevance": "at least",
+        "q": "words" if with_picture else "and", "not": "not", "like": "like",
+        "unlike": "not like", "since": "since", "until": "until", "when": "when", "filter": "",
+        "min_relevance": "at least",
     }  # fmt: skip
-    first = address.get_first("q")
     for name, value in address.pairs:
-        if name not in kinds or (name == "q" and value == first):
+        if name not in kinds or (name == "q" and value == first and not with_picture):
             continue
         label, kind = value, kinds[name]
         if name in {"like", "unlike"}:
@@ -190,20 +195,31 @@ def crumbs(address: Address) -> list[tuple[str, str]]:
     return found
 
 
-def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str, bool]:
+def summary(
+    count: int, relevant: int | None, with_words: int, at_least: float | None
+) -> tuple[str, bool]:
     """Return a sentence on what was found, and whether the hits are only the nearest.
 
-    `likely` is the number of likely hits among `count`, None if relevance is not known.
+    `relevant` is the number of hits among `count` that are likely right, None if relevance is not
+    known; `with_words` that of those whose stored words match.
     """
     if not count:
         return "No picture meets this.", False
     if at_least is not None:
-        return f"{count} of at least {at_least:.0%} relevance", False
-    if likely is None:
-        return f"The {count} nearest" if count > 1 else "One picture", False
-    if not likely:
+        found = f"{count} of at least {at_least:.0%} relevance"
+    elif relevant is not None and (relevant or with_words):
+        found = f"{relevant} of {count} are relevant"
+    elif relevant is not None:
         return "Nothing here matches; the nearest are these.", True
-    return f"{likely} of {count} are relevant", False
+    elif with_words:
+        return f"{with_words} of {count} {_contain(with_words)}", False
+    else:
+        return f"The {count} nearest" if count > 1 else "One picture", False
+    return found + (f"; {with_words} {_contain(with_words)}" if with_words else ""), False
+
+
+def _contain(count: int) -> str:
+    return "contains the words" if count == 1 else "contain the words"
 
 
 def _addresses(name: str, value: str, address: Address, has_value: bool) -> tuple[str, str]:

@@ -82,13 +82,13 @@ def as_text(service: SearchService, address: Address) -> bytes:
 def as_script(service: SearchService, address: Address) -> bytes:
     """Return the script of `duplicates --script`.  Raises UsageError as that does."""
     request = parse_duplicates(address)
-    check_removable(request.level, unconfirmed=request.unconfirmed)
+    check_removable(request.level, thorough=request.thorough, unconfirmed=request.unconfirmed)
     found = service.duplicates(request, _DOWNLOAD_SECONDS)
     return b"".join(removal_script(found.groups))
 
 
 def _is_removable(request: DuplicateRequest) -> bool:
-    return request.level != "similar" and not request.unconfirmed
+    return request.level != "similar" and not request.unconfirmed and not request.thorough
 
 
 def _notes(found: DuplicateList, request: DuplicateRequest) -> Iterator[str]:

@@ -14,10 +14,16 @@ from es_imgsearch.serve.page.address import Address
 
 # What people ask for first; other fields follow by name.
 _FIRST: Final = (
-    "title", "caption", "description", "text_in_image", "tags", "keywords", "colours",
-    "taken_local", "taken_at", "location", "camera", "lens", "creator", "rating", "product_id",
-    "source_url", "image_name", "folder", "root", "relative_path", "format", "width", "orientation",
-    "size_bytes", "modified_at",
+    "title", "caption", "description", "taken_local", "taken_at", "location", "camera", "lens",
+    "tags", "keywords", "text_in_image", "creator", "rating", "product_id", "source_url",
+    "image_name", "folder", "root", "width", "size_bytes", "format", "colours", "orientation",
+    "modified_at",
+)  # fmt: skip
+# What programs compare, and how the picture was read and stored.
+_TECHNICAL: Final = frozenset(
+    {"colour_shares", "content_id", "ctime_ns", "embed_ms", "image_id", "indexed_at",
+     "ingest_lag_ms", "monochrome", "mtime_ns", "palette", "perceptual_hash", "relative_path",
+     "tag_scores", "transparent"}
 )  # fmt: skip
 _LABELS: Final = {
     "taken_local": "Taken (camera's time)", "taken_at": "Taken", "modified_at": "File changed",
@@ -52,18 +58,20 @@ class FieldRow:
     name: str
     label: str
     values: Sequence[FieldValue]
+    is_technical: bool = False
 
 
 def field_rows(fields: Mapping[str, Any]) -> Iterator[FieldRow]:
-    """Yield a row for each field that has a value, the most asked for first."""
+    """Yield a row for each field with a value, in the order of what is asked for."""
     known = [name for name in _FIRST if name in fields]
-    for name in [*known, *sorted(set(fields) - set(known))]:
+    others = sorted(set(fields) - set(known), key=lambda name: (name in _TECHNICAL, name))
+    for name in [*known, *others]:
         if name == "height" and "width" in fields:
             continue
         values = list(_values(name, fields[name], fields))[:_MOST_VALUES]
         if values:
             label = _LABELS.get(name) or name.replace("_", " ").capitalize()
-            yield FieldRow(name, label, values)
+            yield FieldRow(name, label, values, name in _TECHNICAL)
 
 
 def place_of(fields: Mapping[str, Any]) -> tuple[float, float] | None:

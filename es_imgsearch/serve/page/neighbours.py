@@ -7,12 +7,13 @@ from typing import Final
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.search.hits import Hit
-from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import (
     PAGE_SIZE,
+    hit_number,
     is_search,
     parse_request,
+    place_in,
     ranked,
 )
 from es_imgsearch.serve.service import SearchService
@@ -39,7 +40,7 @@ def neighbours(service: SearchService, address: Address, image_id: str) -> Neigh
     search = address.at("/")
     for name in _OWN:
         search = search.dropping(name)
-    number = _number(address.get("n"))
+    number = hit_number(address.get("n"))
     if number is None:
         return Neighbours(search=str(search))
     try:
@@ -59,8 +60,7 @@ def neighbours(service: SearchService, address: Address, image_id: str) -> Neigh
         view = search.at(f"/pictures/{ids[at + step]}").setting("n", str(number + step))
         return str(view.setting("why", address.get("why")))
 
-    back = search.turning_to((number - 1) // PAGE_SIZE + 1)
-    return Neighbours(view(-1), view(1), str(back), number)
+    return Neighbours(view(-1), view(1), place_in(search, number), number)
 
 
 def _around(service: SearchService, search: Address, number: int) -> tuple[list[Hit], int]:
@@ -73,9 +73,3 @@ def _around(service: SearchService, search: Address, number: int) -> tuple[list[
     # The page that has the next one.
     end = (number // PAGE_SIZE + 1) * PAGE_SIZE
     return list(ranked(service, request, end, ["image_name"])), 1
-
-
-def _number(text: str) -> int | None:
-    """Return the number of a hit, None for what is none."""
-    is_number = text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST_LISTED
-    return int(text) if is_number and len(text) <= 6 else None

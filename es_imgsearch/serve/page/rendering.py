@@ -16,9 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.problems import RETRY_SECONDS, status_of
+from es_imgsearch.serve.problems import retry_header, status_of
 from es_imgsearch.serve.routes import url
-from es_imgsearch.serve.tokens import COOKIE
+from es_imgsearch.serve.tokens import cookie_tokens
 from es_imgsearch.serve.traffic.access_log import is_secret
 from es_imgsearch.serve.traffic.root_path import route_path
 
@@ -96,13 +96,10 @@ def rendered(
         "root": root,
         "static": f"{root}{STATIC_PATH}",
         "max_body_bytes": request.app.state.max_body_bytes,
-        "is_signed_in": COOKIE in request.cookies,
+        "is_signed_in": bool(cookie_tokens(request)),
     }
     text = _environment().get_template(template).render(common, **shown)
-    headers = dict(HEADERS)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = str(RETRY_SECONDS)
-    return HTMLResponse(text, status, headers)
+    return HTMLResponse(text, status, HEADERS)
 
 
 def redirected(request: Request, address: Address) -> Response:
@@ -110,18 +107,51 @@ def redirected(request: Request, address: Address) -> Response:
     return RedirectResponse(url(request, str(address)), HTTPStatus.SEE_OTHER, HEADERS)
 
 
-def failed(request: Request, error: ImgSearchError, address: Address | None = None) -> Response:
-    """Render an error, with what to do."""
-    status = status_of(error)
+def failed(
+    request: Request,
+    error: ImgSearchError,
+    address: Address | None = None,
+    *,
+    is_sent: bool = False,
+) -> Response:
+    """Render an error, with what to do.
+
+    `is_sent` if the address is only that of the page from which a form was sent.
+    """
+    address = address or Address("/", ())
+    headers = retry_header(error)
+    return _refused(request, status_of(error), str(error), address, headers, is_sent=is_sent)
+
+
+def error_page(
+    request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Render the answer of `problems.problem` for people."""
+    address = Address(route_path(request.scope), ())
+    return _refused(request, status, detail, address, headers or {})
+
+
+def _refused(
+    request: Request,
+    status: int,
+    message: str,
+    address: Address,
+    headers: Mapping[str, str],
+    *,
+    is_sent: bool = False,
+) -> Response:
     shown = {
-        "address": address or Address("/", ()),
+        "address": address,
+        "is_sent": is_sent,
         # Not a token that was sent in the address by mistake.
-        "asked": [] if address is None else [p for p in address.pairs if not is_secret(p[0])],
-        "message": str(error),
-        "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
+        "asked": [pair for pair in address.pairs if not is_secret(pair[0])],
+        "message": message,
+        "is_passing": "retry-after" in headers,
         "is_missing": status == HTTPStatus.NOT_FOUND,
     }
-    return rendered(request, "error.html", shown, status)
+    response = rendered(request, "error.html", shown, status)
+    response.headers.update(headers)
+    return response
 
 
 def load_templates() -> None:

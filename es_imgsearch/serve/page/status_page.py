@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any, Final
 
 from es_imgsearch.errors import counted
+from es_imgsearch.manage.doctor.hints import hints
 from es_imgsearch.manage.failures import iterate_failures
-from es_imgsearch.manage.hints import hints
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.field_rows import shown_date
 from es_imgsearch.serve.page.search_page import page_number

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, ReadError
-from es_imgsearch.records import FileState, Root, disk_path
+from es_imgsearch.records import FileState, Root, disk_path, path_of
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.watch.bounded_looks import found_at
@@ -32,7 +31,7 @@ def whereabouts(pictures: PictureFiles, store: Store, image_id: str) -> Whereabo
         return Whereabouts(is_here=False, text=str(error))
     meta, fields = store.info().meta, store.documents.get(image_id)
     entry = meta.roots[fields["root"]]
-    root = Root(fields["root"], Path(disk_path(entry["path"])))
+    root = Root(fields["root"], path_of(disk_path(entry["path"])))
     hung = Whereabouts(
         is_here=False,
         text=f"The disk of {os.fspath(root.path)!r} does not answer: check it, or the share that is"
@@ -60,6 +59,8 @@ def whereabouts(pictures: PictureFiles, store: Store, image_id: str) -> Whereabo
 
 def _unmounted(store: Store, root: Root, relative_path: str) -> str | None:
     """Return the folder above a missing file whose disk is surely not mounted."""
+    if root.is_url:
+        return None
     try:
         if not os.listdir(root.path):
             return os.fspath(root.path)

@@ -354,13 +354,27 @@ def test_filters_of_an_address():
     )
 
 
+def test_filters_of_an_address_as_on_the_command_line():
+    texts = [
+        "root=photos", "tags!=cat", " tags != dog", "title=a:b", "title:a=b", "tags=", "-tags=x",
+        "attributes.a=b:c", "attributes.a=b",
+    ]  # fmt: skip
+    assert parse_filters(texts, in_address=True) == (
+        {"root": ["photos"], "title": ["a:b", "a=b"], "tags": [""], "attributes.a=b": ["c"],
+         "attributes.a": ["b"]},
+        {"tags": ["cat", " dog", "x"]},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["root", "", "=photos", " =x", "!=x", " ! =x", "root!"])
 def test_a_malformed_filter_text_is_refused(text: str):
     with pytest.raises(FilterInvalid, match="FIELD=VALUE or FIELD!=VALUE"):
         parse_filters([text])
 
 
-@pytest.mark.parametrize("text", ["root", "", ":photos", "-:x", " - :x", "-root", "root=x"])
+@pytest.mark.parametrize(
+    "text", ["root", "", ":photos", "-:x", " - :x", "-root", "=x", "!=x", "-=x"]
+)
 def test_a_malformed_filter_of_an_address_is_refused(text: str):
     with pytest.raises(FilterInvalid, match="field:value or -field:value"):
         parse_filters([text], in_address=True)

@@ -4,6 +4,7 @@
 //   img[data-width][data-height] (pixels of the upright original); in that form (else #search) the
 //   fields box_x, box_y, box_w and box_h, in the same pixels.  The fields are the way of the
 //   keyboard, and of a browser without JavaScript.  Two buttons are added to the figure.
+// A mouse draws by dragging; a finger scrolls the page, and draws after "Draw a box".
 const NAMES = ["box_x", "box_y", "box_w", "box_h"];
 const EDGES = ["n", "e", "s", "w", "ne", "nw", "se", "sw"];
 const TEMPLATE = `<cropper-canvas aria-hidden="true">
@@ -26,15 +27,33 @@ class Box {
     this.frame = document.createElement("div");
     this.frame.className = "box-frame";
     image.replaceWith(this.frame);
+    // The mouse begins a box, not a drag of the picture.
+    image.draggable = false;
     this.frame.append(image);
     const tools = document.createElement("p");
     tools.className = "box-tools";
-    this.draw = this.button(tools, "Draw a box", () => this.start());
+    this.draw = this.button(tools, "Draw a box", () => this.arm());
     this.clear = this.button(tools, "Clear the box", () => this.write(["", "", "", ""]));
     this.frame.after(tools);
     this.clear.disabled = !this.numbers();
     for (const field of fields) field.addEventListener("input", () => this.show());
-    if (this.numbers()) this.start();
+    this.frame.addEventListener("pointerdown", (event) => {
+      if (event.pointerType !== "mouse" && !this.isArmed) event.stopPropagation();
+    }, { capture: true });
+    if (this.numbers() || matchMedia("(any-pointer: fine)").matches) this.start();
+  }
+
+  // From now on a finger draws, too.
+  async arm() {
+    this.isArmed = true;
+    this.draw.disabled = true;
+    await this.start();
+    this.frame.classList.add("armed");
+  }
+
+  start() {
+    this.started ??= this.load();
+    return this.started;
   }
 
   button(parent, label, act) {
@@ -46,8 +65,7 @@ class Box {
     return button;
   }
 
-  async start() {
-    this.draw.disabled = true;
+  async load() {
     await import("./vendor/cropperjs/cropper.esm.min.js");
     // A wheel scrolls the page: there is nothing to zoom.
     this.frame.addEventListener("wheel", (event) => event.stopPropagation(), { capture: true });
@@ -71,6 +89,7 @@ class Box {
       else this.write(["", "", "", ""]);
     });
     new ResizeObserver(() => this.show()).observe(this.image);
+    this.show();
   }
 
   // Pixels of the original in one of the page.

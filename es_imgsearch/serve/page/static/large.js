@@ -3,6 +3,9 @@
 // Markup: ol#hits > li.hit[data-width][data-height][data-original] > a.hit-link > img.  Without
 //   JavaScript, or clicked with Ctrl, the link opens the picture's own page, as the link "Details"
 //   in the large view does.  An original that the browser cannot show is shown as its thumbnail.
+// The view is a step of the browser's history, whose state has the id of the picture: Back closes
+// it, Forward opens it again.  Near the last hit, more of them are loaded.
+import { hasMore, loadMore, restored } from "./more.js";
 import Lightbox from "./vendor/photoswipe/photoswipe-lightbox.esm.min.js";
 
 const url = (path) => new URL(path, import.meta.url).href;
@@ -57,6 +60,24 @@ function cover(dialog, isCovered) {
   for (const each of document.body.children) each.inert = isCovered && each !== dialog;
 }
 
+// So many hits before the last one, more are loaded: before anybody has seen those.
+const AHEAD = 5;
+
+const links = () => [...hits.querySelectorAll("a.hit-link")];
+const idOf = (link) => link.closest(".hit").dataset.id;
+
+async function extend(pswp) {
+  const known = pswp.getNumItems();
+  if (pswp.currIndex + AHEAD < known || !hasMore()) return;
+  // What fails is tried again at the next picture.
+  if (!(await loadMore().catch(() => null)) || !pswp.element?.isConnected) return;
+  pswp.options.dataSource.items = links();
+  // Beside the last picture, nothing is shown until now; the counter and the arrows change.
+  const [, , right] = pswp.mainScroll.itemHolders;
+  if (right && !right.slide) pswp.setContent(right, pswp.currIndex + 1);
+  pswp.dispatch("change");
+}
+
 const hits = document.getElementById("hits");
 if (hits) {
   styles();
@@ -96,10 +117,41 @@ if (hits) {
   });
   lightbox.on("change", () => {
     shown = lightbox.pswp.currSlide.data.element;
+    step(idOf(shown));
+    extend(lightbox.pswp);
   });
   lightbox.on("destroy", () => {
     cover(null, false);
     shown?.focus();
+    if (history.state?.large) history.back();
   });
   lightbox.init();
+  addEventListener("popstate", follow);
+  // After Back from another page, or a reload.
+  restored.then(follow);
+
+  // The step of the large view: one, whichever picture is shown.
+  function step(large) {
+    if (history.state?.large) {
+      history.replaceState({ large }, "");
+      return;
+    }
+    // Back would scroll to where the page was, though another picture has the focus now.
+    history.scrollRestoration = "manual";
+    history.pushState({ large }, "");
+  }
+
+  // Show what the step of the history is.
+  function follow() {
+    const at = links().findIndex((link) => idOf(link) === history.state?.large);
+    if (at >= 0) {
+      if (!lightbox.pswp) lightbox.loadAndOpen(at, { gallery: hits });
+      return;
+    }
+    lightbox.pswp?.close();
+    // Only now has the browser left the place alone.
+    requestAnimationFrame(() => {
+      if (!history.state?.large) history.scrollRestoration = "auto";
+    });
+  }
 }

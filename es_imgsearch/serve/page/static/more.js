@@ -1,8 +1,9 @@
 // "Load more": the next page's hits are appended to those that are here.
 //
-// Markup: ol#hits > li.hit[data-id], among them li.day with headings; a#more, whose address is that of the next page; without one
-//   there are no more.  The address of this page stays the search's.  Who comes back to it finds as
-//   many hits as were there.  window hears "hits-added" afterwards.
+// Markup: ol#hits > li.hit[data-id], among them li.day with headings; a#more, whose address is that
+//   of the next page; without one there are no more.  The address of this page stays the search's.
+//   Who comes back to it finds as many hits as were there, once `restored` is fulfilled.  window
+//   hears "hits-added" after each page.
 const hits = document.getElementById("hits");
 const more = document.getElementById("more");
 const key = `hits ${location.href}`;
@@ -20,11 +21,7 @@ async function load() {
   const answer = await fetch(more.href, { headers: { accept: "text/html" } });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const found = page.querySelectorAll("#hits > li");
-  if (!answer.ok || !found.length) {
-    // The page itself says what is wrong.
-    location.assign(more.href);
-    return null;
-  }
+  if (!answer.ok || !found.length) throw new Error(`${more.href} has no hits`);
   const known = new Set([...hits.children].map(sign));
   const added = [...found].filter((each) => !known.has(sign(each)));
   hits.append(...added.map((each) => document.adoptNode(each)));
@@ -38,8 +35,12 @@ async function load() {
   return added.find((each) => each.matches(".hit")) ?? null;
 }
 
-// One at a time: a second click while the first is under way loads nothing twice.
-function loadOnce() {
+// Whether there are more hits than those that are here.
+export const hasMore = () => Boolean(more?.isConnected);
+
+// The first hit of the next page; rejected if that cannot be loaded.  One at a time: a second call
+// while the first is under way loads nothing twice.
+export function loadMore() {
   if (loading) return loading;
   more.setAttribute("aria-busy", "true");
   loading = load().finally(() => {
@@ -50,22 +51,30 @@ function loadOnce() {
 }
 
 async function restore({ pages: wanted, top }) {
-  while (pages < wanted && more.isConnected) await loadOnce();
+  // Without those that cannot be loaded now, the page still has their link.
+  while (pages < wanted && hasMore()) if (!(await loadMore().catch(() => null))) return;
   scrollTo(0, top);
 }
+
+export let restored = Promise.resolve();
 
 if (hits && more) {
   hits.after(status);
   more.addEventListener("click", async (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    const first = await loadOnce();
-    first?.querySelector("a.hit-link")?.focus({ preventScroll: true });
+    try {
+      const first = await loadMore();
+      first?.querySelector("a.hit-link")?.focus({ preventScroll: true });
+    } catch {
+      // The page itself says what is wrong.
+      location.assign(more.href);
+    }
   });
   addEventListener("pagehide", () => {
     sessionStorage.setItem(key, JSON.stringify({ pages, top: scrollY }));
   });
   const [{ type }] = performance.getEntriesByType("navigation");
   const before = JSON.parse(sessionStorage.getItem(key) ?? "null");
-  if (before?.pages && type !== "navigate") restore(before);
+  if (before?.pages && type !== "navigate") restored = restore(before);
 }

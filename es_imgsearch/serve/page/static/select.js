@@ -3,10 +3,12 @@
 // Markup: ol#hits > li.hit[data-id][data-path][data-place] with input.hit-select[type=checkbox]
 //   [name=like][value=ID][form=selection]; form#selection[method=get][action="/"] is the toolbar, whose button
 //   "Like all of these" sends the ids as like=… without JavaScript, too.  In it, hidden until now:
-//   output#selected-count, button[data-do=all|none|paths|csv|json].
+//   output#selected-count, button[data-do=relevant|all|none|paths|csv|json].  A hit that is likely
+//   right has [data-relevant].
 const form = document.getElementById("selection");
 const boxes = () => [...document.querySelectorAll("#hits .hit-select")];
 const chosen = () => boxes().filter((box) => box.checked);
+const isRelevant = (box) => "relevant" in box.closest(".hit").dataset;
 
 const FIELDS = {
   image_id: "id", path: "path", place: "place", width: "width", height: "height",
@@ -60,19 +62,28 @@ function say(words) {
 function count() {
   const number = chosen().length;
   say(number ? `${number} selected` : "");
-  for (const button of form.querySelectorAll("button:not([data-do=all], [data-help])")) {
+  const always = "[data-do=all], [data-do=relevant], [data-help]";
+  for (const button of form.querySelectorAll(`button:not(${always})`)) {
     button.disabled = number === 0;
   }
+  const all = boxes();
+  const relevant = all.filter(isRelevant).length;
+  form.querySelector("[data-do=all]").textContent = `Select all ${all.length}`;
+  const some = form.querySelector("[data-do=relevant]");
+  some.textContent = `Select ${relevant} relevant`;
+  // Where all are, or none is known to be, it would say nothing else.
+  some.hidden = relevant === 0 || relevant === all.length;
 }
 
 function mark(isChecked) {
-  for (const box of boxes()) box.checked = isChecked;
+  for (const box of boxes()) box.checked = isChecked(box);
   count();
 }
 
 const actions = {
-  all: () => mark(true),
-  none: () => mark(false),
+  relevant: () => mark(isRelevant),
+  all: () => mark(() => true),
+  none: () => mark(() => false),
   paths: async () => {
     const paths = chosen().map(record).map((each) => each.path ?? each.place);
     await copy(paths.join("\n") + "\n");
@@ -99,6 +110,7 @@ function extend(box, withShift) {
 
 if (form) {
   for (const each of form.querySelectorAll("[hidden]")) each.hidden = false;
+  count();
   form.addEventListener("click", (event) => actions[event.target.dataset.do]?.());
   document.getElementById("hits")?.addEventListener("click", (event) => {
     if (event.target.matches(".hit-select")) extend(event.target, event.shiftKey);

@@ -78,3 +78,22 @@ def test_a_place_that_is_none(value: Any):
 
 def test_other_dates_stay_as_they_are():
     assert [shown_date(each) for each in ("2024", "", "2024-05-01")] == ["2024", "", "2024-05-01"]
+
+
+def test_what_people_look_for_comes_first_and_technical_fields_last():
+    fields = {
+        "ctime_ns": 1, "zeta": "own", "tags": ["cat"], "image_id": "a", "format": "png",
+        "caption": "A cat", "taken_local": "2024", "content_id": "b", "width": 4, "height": 3,
+        "camera": "Canon", "perceptual_hash": "c", "location": "1,2", "folder": "x",
+        "relative_path": "x/y", "embed_ms": 1, "size_bytes": 1, "tag_scores": {"cat": 1},
+    }  # fmt: skip
+    rows = list(field_rows(fields))
+    plain = [each.name for each in rows if not each.is_technical]
+    assert plain == ["caption", "taken_local", "location", "camera", "tags", "folder", "width",
+                     "size_bytes", "format", "zeta"]  # fmt: skip
+    assert [each.name for each in rows if each.is_technical] == [
+        "content_id", "ctime_ns", "embed_ms", "image_id", "perceptual_hash", "relative_path",
+        "tag_scores",
+    ]  # fmt: skip
+    # Technical ones follow the others.
+    assert [each.is_technical for each in rows] == sorted(each.is_technical for each in rows)

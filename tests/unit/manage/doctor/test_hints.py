@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from es_imgsearch.manage.hints import hints
+from es_imgsearch.manage.doctor.hints import hints
 
 ROOT: dict[str, Any] = {
     "path": "/photos", "host": "here", "pictures": 9, "failures": 0, "deletions_paused": None,

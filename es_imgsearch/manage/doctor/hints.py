@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from es_imgsearch.errors import counted
 from es_imgsearch.manage.status import renewing_words
-from es_imgsearch.records import Root, disk_path
+from es_imgsearch.records import Root, disk_path, path_of
 from es_imgsearch.watch.commands import command_line, given, permitting_command
 
 # Among fewer pictures a search that weighs 100 candidates finds all the same.
@@ -41,7 +40,7 @@ def hints(status: Mapping[str, Any], host: str) -> list[NextStep]:
 
 def _root(index: str, name: str, root: Mapping[str, Any], host: str) -> Iterator[NextStep]:
     """Yield what to do about one root."""
-    folder = Root(name, Path(disk_path(root["path"])))
+    folder = Root(name, path_of(disk_path(root["path"])))
     there = "" if root["host"] == host else f", on {root['host']}"
     if pause := root["deletions_paused"]:
         yield NextStep(

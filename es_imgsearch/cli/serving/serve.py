@@ -113,7 +113,7 @@ def serve(
             raise UsageError("Name the file that gets the hash of the token with --token-file.")
         print_line(make_token(token_file))
         return
-    hashes = frozenset() if token_file is None else read_hashes(token_file)
+    has_tokens = token_file is not None and bool(read_hashes(token_file))
     # Wrong options end it before it starts processes.
     trusted = _networks(proxies)
     parse_rate(rate_limit or "")
@@ -122,14 +122,14 @@ def serve(
     store.info()
     with _listening(address, port) as listening:
         bound, port = listening.getsockname()[:2]
-        is_searched = bool(hashes) or ipaddress.ip_address(bound).is_loopback
+        is_searched = has_tokens or ipaddress.ip_address(bound).is_loopback
         # Reading processes start only now.
         pictures = PictureFiles(store, settings)
         app = create_app(
             pictures,
             SearchService(settings, originals=pictures) if is_searched else None,
             hosts={address, *hosts},
-            token_hashes=hashes,
+            token_file=token_file,
             rate_limit=rate_limit,
             root_path=root_path,
             access_log=AccessLog(_print_log_line, access_log) if access_log else None,
@@ -158,7 +158,7 @@ def serve(
         server = EndingServer(config, shutdown_seconds=settings.shutdown_seconds)
         # Without its API there is nothing that `search` could ask.
         near = bound if is_searched else ""
-        with announced(settings, near, port, needs_token=bool(hashes)):
+        with announced(settings, near, port, needs_token=has_tokens):
             server.run(sockets=[listening])
 
 
@@ -166,13 +166,27 @@ def _networks(addresses: tuple[str, ...]) -> list[str]:
     """Check addresses and networks.  Raises UsageError."""
     for each in addresses:
         try:
-            ipaddress.ip_network(each)
+            network = ipaddress.ip_network(each)
         except ValueError as error:
             raise UsageError(
                 f"--trust-proxy cannot be {each!r} ({error}): give the address of the proxy, such"
                 " as 10.0.0.2, or its network, such as 10.0.0.0/24."
             ) from None
+        if _holds_everyone(network):
+            raise UsageError(
+                f"--trust-proxy cannot be {each!r}: everyone in it could choose the address that is"
+                " counted and logged; give the address of the proxy, such as 10.0.0.2, or its"
+                " network, such as 10.0.0.0/24."
+            )
     return list(addresses)
+
+
+def _holds_everyone(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Whether a network has all addresses, of IPv4 in IPv6 too, or half of them."""
+    if network.prefixlen <= 1:
+        return True
+    mapped = ipaddress.IPv6Network("::ffff:0:0/96")
+    return isinstance(network, ipaddress.IPv6Network) and mapped.subnet_of(network)
 
 
 def _print_log_line(line: str) -> None:

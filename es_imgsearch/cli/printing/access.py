@@ -1,0 +1,50 @@
+"""Messages about rights and secrets: a command's role, a password that shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from es_imgsearch.errors import StoreDenied
+
+
+@contextmanager
+def naming_the_role(index: str) -> Iterator[None]:
+    """Add to StoreDenied the role that the command needs, and how to make its key."""
+    try:
+        yield
+    except StoreDenied as error:
+        from es_imgsearch.manage.production.roles import least_role
+
+        command = _command()
+        role = least_role(command)
+        if role is None:
+            raise
+        raise StoreDenied(
+            f"{error} `{command}` takes a key of role {role}, which `es-imgsearch keys create"
+            f" --role {role} --expires 90d --index {index}` makes."
+        ) from error
+
+
+def _command() -> str:
+    """Return the words of the command that runs, such as `failures retry`."""
+    context = click.get_current_context()
+    words = context.command_path.split()[1:]
+    # `failures retry` and `codes train` are commands with an argument.
+    action = context.params.get("action")
+    return " ".join([*words, action] if action else words)
+
+
+def warn_of_password(
+    _context: click.Context, _parameter: click.Parameter, url: str | None
+) -> str | None:
+    """Warn of a password on the command line, which other users can see."""
+    if url and "@" in url:
+        click.echo(
+            "Whoever lists the processes of this machine sees the password in --es-url: set ES_URL"
+            " instead.",
+            err=True,
+        )
+    return url

@@ -1,0 +1,1 @@
+"""Commands for running the service: keys and their rights, plans of sizes."""

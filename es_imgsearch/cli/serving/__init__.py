@@ -1,0 +1,1 @@
+"""Commands that serve the index, and the options that find a running `serve`."""

@@ -1,0 +1,1 @@
+"""Find what is wrong with a set-up, and say what to do (`doctor`)."""

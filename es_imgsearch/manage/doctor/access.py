@@ -1,0 +1,76 @@
+"""Checks of keys: how long they last, and what the one in use may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from es_imgsearch.errors import StoreRejected
+from es_imgsearch.manage.doctor.setup import Finding, SetUp
+from es_imgsearch.manage.production.keys import list_keys
+from es_imgsearch.manage.production.roles import ROLES, role_descriptor
+from es_imgsearch.watch.commands import command_line
+
+_SOON: Final = timedelta(days=14)
+
+
+def expiry(setup: SetUp) -> Iterator[Finding]:
+    """Yield the keys of this index that expire within two weeks."""
+    if not is_secured(setup):
+        return
+    now = datetime.now(UTC)
+    for key in list_keys(setup.store.connection):
+        if key.state != "active" or key.expires_at is None:
+            continue
+        if not now < datetime.fromisoformat(key.expires_at) < now + _SOON:
+            continue
+        revoke = command_line(["keys", "revoke"], [key.name], ["--index", setup.index])
+        yield Finding(
+            "keys",
+            f"The API key {key.name!r} of role {key.role} expires at {key.expires_at}. Make"
+            f" another one, use it in its place, and revoke this with `{revoke}`:",
+            command_line(
+                ["keys", "create"],
+                [],
+                ["--role", key.role, "--expires", "90d", "--index", setup.index],
+            ),
+        )
+
+
+def rights(setup: SetUp) -> Iterator[Finding]:
+    """Yield a finding if the key in use has the rights of no role."""
+    if not is_secured(setup) or roles_of(setup):
+        return
+    yield Finding(
+        "rights",
+        "This key or user lacks rights of every role, so that commands fail in places. A key that"
+        " searches, as somebody with the role admin makes it:",
+        command_line(
+            ["keys", "create"], [], ["--role", "read", "--expires", "90d", "--index", setup.index]
+        ),
+    )
+
+
+def roles_of(setup: SetUp) -> list[str]:
+    """List the roles of which the key in use has every right on Elasticsearch."""
+    return [name for name in ROLES if _has_all(setup, name)]
+
+
+def _has_all(setup: SetUp, role: str) -> bool:
+    described = role_descriptor(role, setup.index)
+    body = {"cluster": described["cluster"], "index": described["indices"]}
+    answer: dict[str, Any] = setup.store.connection.request(
+        "POST", "/_security/user/_has_privileges", body
+    )
+    return bool(answer["has_all_requested"])
+
+
+def is_secured(setup: SetUp) -> bool:
+    """Whether Elasticsearch asks for a key or a password."""
+    try:
+        setup.get("/_security/_authenticate")
+    except StoreRejected:
+        # It does not know the path.
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Running it for others: rights of keys, and how large an index becomes."""

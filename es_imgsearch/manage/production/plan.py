@@ -1,0 +1,263 @@
+"""Plan an index before it is made: sizes, time, commands for every profile.
+
+What is known of the index of the same name is measured: bytes of its documents and vectors by the
+disk usage API, and the speed of its encoder by `embed_ms`.  Everything else is the assumption that
+is printed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, load_profile, profile_names
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import ImgSearchError, IndexMissing, StoreError, UsageError, counted
+from es_imgsearch.manage.production.sizes import (
+    Load,
+    Sizes,
+    VectorKind,
+    ingest_hours,
+    sizes_of,
+)
+
+# Dims of encoders whose models may not be here.
+KNOWN_DIMS: Final = {"starter": 384, "clip": 512}
+DEFAULT_ENCODER: Final = "clip"
+# Of a photograph with EXIF, colours, hashes and tags; names of files and texts make it more.
+ASSUMED_DOCUMENT_BYTES: Final = 600.0
+# ViT-B/32 on one core of 2020 without a GPU, as in settings.py.
+ASSUMED_EMBED_MS: Final = 88.0
+# 4,000 to 7,000 documents of 512 dims a second were written to one node.
+ASSUMED_WRITES_PER_SECOND: Final = 4000.0
+# Fewer documents say nothing of their size: the words of the first ones weigh most.
+_LEAST_MEASURED: Final = 1000
+_BINARY_MIN_DIMS: Final = 64
+_EXACT_MOST: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an index that is there says; None is not known.  `notes` say why."""
+
+    encoder: str | None = None
+    dims: int | None = None
+    profile: str | None = None
+    document_bytes: float | None = None
+    vector_bytes: float | None = None
+    embed_ms: float | None = None
+    pictures: int = 0
+    notes: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class ProfilePlan:
+    """One profile: its sizes, settings and commands, and what speaks against it."""
+
+    profile: str
+    about: str
+    sizes: Sizes
+    settings: Mapping[str, Any]
+    commands: Sequence[str]
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked, what was assumed or measured, and every profile."""
+
+    pictures: int
+    encoder: str | None
+    dims: int
+    nodes: int
+    replicas: int
+    document_bytes: float
+    embed_ms: float
+    ingest_hours: float
+    basis: Sequence[str]
+    profiles: Sequence[ProfilePlan]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `plan --json` prints."""
+        return asdict(self)
+
+
+def measure_index(store: Store) -> Measured:
+    """Measure the index of that name; without one, or without rights, less is known."""
+    try:
+        info = store.info()
+    except IndexMissing:
+        return Measured(notes=[f"There is no index {store.index!r} to measure."])
+    except ImgSearchError as error:
+        return Measured(notes=[f"Index {store.index!r} could not be measured: {error}"])
+    known = Measured(info.meta.seal.name, info.meta.seal.dims, info.meta.profile)
+    body = {
+        "size": 0,
+        "track_total_hits": True,
+        "aggs": {"embed_ms": {"percentiles": {"field": "embed_ms", "percents": [50]}}},
+    }
+    try:
+        answer = store.connection.request("POST", f"/{info.name}/_search", body)
+        pictures = answer["hits"]["total"]["value"]
+        (embed_ms,) = answer["aggregations"]["embed_ms"]["values"].values()
+    except StoreError as error:
+        return _with(known, notes=[f"Its pictures could not be counted: {error}"])
+    known = _with(known, pictures=pictures, embed_ms=embed_ms)
+    if pictures < _LEAST_MEASURED:
+        few = counted(pictures, "picture")
+        return _with(known, notes=[f"Index {store.index!r} has {few}, too few to measure sizes."])
+    try:
+        usage = store.connection.request(
+            "POST", f"/{info.name}/_disk_usage", params={"run_expensive_tasks": "true"}
+        )[info.name]
+    except StoreError as error:
+        return _with(known, notes=[f"Its sizes could not be measured: {error}"])
+    return _with(known, **_bytes_of(usage, pictures))
+
+
+def _with(known: Measured, **more: Any) -> Measured:
+    return Measured(**{**known.__dict__, **more})
+
+
+def _bytes_of(usage: Mapping[str, Any], pictures: int) -> dict[str, float]:
+    """Bytes of a vector and of the rest of a document, by the disk usage API."""
+    vectors = usage["fields"].get(VECTOR_FIELD, {}).get("knn_vectors_in_bytes", 0)
+    # A copy of each document with its vector is kept for replicas for some time.
+    kept = usage["fields"].get("_recovery_source", {}).get("total_in_bytes", 0)
+    rest = usage["all_fields"]["total_in_bytes"] - vectors - kept
+    return {"vector_bytes": vectors / pictures, "document_bytes": rest / pictures}
+
+
+def make_plan(
+    pictures: int,
+    *,
+    index: str,
+    encoder: str | None = None,
+    dims: int | None = None,
+    nodes: int = 1,
+    replicas: int | None = None,
+    profile: str | None = None,
+    measured: Measured | None = None,
+) -> Plan:
+    """Plan an index for so many pictures.  Raises UsageError for what cannot be.
+
+    `encoder` or `dims` are those of the index that was measured, or of `clip`, without either.
+    """
+    measured = measured or Measured()
+    replicas = min(1, nodes - 1) if replicas is None else replicas
+    if replicas >= nodes:
+        raise UsageError(
+            f"{counted(replicas, 'replica')} of each shard take at least {replicas + 1} nodes: give"
+            f" --nodes {replicas + 1}, or fewer --replicas."
+        )
+    names = [profile] if profile else list(profile_names())
+    for name in names:
+        load_profile(name)
+    asked = encoder
+    if encoder is None and dims in {None, measured.dims}:
+        asked = measured.encoder or (DEFAULT_ENCODER if dims is None else None)
+    is_measured = asked is not None and measured.encoder == asked
+    dims = dims or (measured.dims if is_measured else KNOWN_DIMS.get(asked or ""))
+    if dims is None:
+        raise UsageError(
+            f"How many dims encoder {asked!r} has is not known without its model: give --dims N."
+        )
+    document_bytes = measured.document_bytes or ASSUMED_DOCUMENT_BYTES
+    embed_ms = (measured.embed_ms if is_measured else None) or ASSUMED_EMBED_MS
+    load = Load(pictures, nodes, replicas, document_bytes)
+    return Plan(
+        pictures=pictures,
+        encoder=asked,
+        dims=dims,
+        nodes=nodes,
+        replicas=replicas,
+        document_bytes=document_bytes,
+        embed_ms=embed_ms,
+        ingest_hours=ingest_hours(pictures, embed_ms, ASSUMED_WRITES_PER_SECOND),
+        basis=_basis(measured, is_measured=is_measured),
+        profiles=[_of_profile(name, index, asked, dims, load, measured) for name in names],
+    )
+
+
+def vector_kind(profile: str, dims: int) -> VectorKind:
+    """Return how a profile stores vectors of so many dims."""
+    mapping = load_profile(profile)["properties"][VECTOR_FIELD]
+    is_bytes = mapping.get("element_type") == "byte"
+    options = mapping["index_options"]
+    return VectorKind(
+        # The profile `reduced` keeps as many dims as its mapping has.
+        dims=min(dims, mapping["dims"]) if is_bytes else dims,
+        bytes_per_dim=1 if is_bytes else 4,
+        index_type=options["type"],
+        m=options.get("m", 16),
+    )
+
+
+def _of_profile(
+    name: str, index: str, encoder: str | None, dims: int, load: Load, measured: Measured
+) -> ProfilePlan:
+    kind = vector_kind(name, dims)
+    is_measured = name == measured.profile and dims == measured.dims
+    sizes = sizes_of(load, kind, vector_bytes=measured.vector_bytes if is_measured else None)
+    options = f" --profile {name}" + (" --sample FROM" if name == "reduced" else "")
+    shards = f" --shards {sizes.shards}" if sizes.shards > 1 else ""
+    replicas = f" --replicas {load.replicas}" if load.nodes > 1 else ""
+    init = f"es-imgsearch init --index {index} --encoder {encoder or 'NAME'}{options}"
+    tune = [] if name == "exact" else [f"es-imgsearch tune --index {index}"]
+    return ProfilePlan(
+        profile=name,
+        about=load_profile(name)["_meta"]["about"],
+        sizes=sizes,
+        settings={
+            "number_of_shards": sizes.shards,
+            "number_of_replicas": load.replicas,
+            "index.store.preload": kind.preloaded,
+            "jvm.options": f"-Xms{_gigabytes(sizes.heap_per_node_bytes)}g"
+            f" -Xmx{_gigabytes(sizes.heap_per_node_bytes)}g",
+        },
+        commands=[init + shards + replicas, f"es-imgsearch sync --index {index} DIR", *tune],
+        warnings=_warnings(name, dims, load, sizes),
+    )
+
+
+def _gigabytes(number: int) -> int:
+    """Round up to whole GB, as Java's options take them."""
+    return -(-number // 10**9)
+
+
+def _warnings(name: str, dims: int, load: Load, sizes: Sizes) -> list[str]:
+    warnings = []
+    if name == "exact" and load.pictures > _EXACT_MOST:
+        warnings.append(
+            "compares every picture with each search: for up to 10,000 pictures, and for checking"
+        )
+    if name == "binary" and dims < _BINARY_MIN_DIMS:
+        warnings.append(f"needs vectors of at least {_BINARY_MIN_DIMS} dims")
+    if name == "compact" and dims % 2:
+        warnings.append("needs an even number of dims")
+    if sizes.shards < load.nodes and sizes.shards * (1 + load.replicas) < load.nodes:
+        idle = load.nodes - sizes.shards * (1 + load.replicas)
+        warnings.append(f"leaves {counted(idle, 'node')} without a copy of a shard")
+    return warnings
+
+
+def _basis(measured: Measured, *, is_measured: bool) -> list[str]:
+    """Say which numbers were measured, and which are assumed."""
+    basis = [
+        f"{measured.document_bytes:,.0f} bytes a document without its vector, as in this index"
+        if measured.document_bytes
+        else f"{ASSUMED_DOCUMENT_BYTES:,.0f} bytes a document without its vector, assumed"
+    ]
+    if measured.vector_bytes:
+        basis.append(
+            f"{measured.vector_bytes:,.0f} bytes a vector of profile {measured.profile!r}, measured"
+            " in this index; others by the formulas"
+        )
+    basis.append(
+        f"{measured.embed_ms:,.1f} ms to embed a picture, the median of this index"
+        if is_measured and measured.embed_ms
+        else f"{ASSUMED_EMBED_MS:,.0f} ms to embed a picture, assumed: CLIP ViT-B/32 on one core"
+    )
+    basis.append(f"{ASSUMED_WRITES_PER_SECOND:,.0f} documents a second written, assumed")
+    return [*basis, *measured.notes]

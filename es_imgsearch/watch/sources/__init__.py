@@ -1,0 +1,1 @@
+"""List, look at and open the files of roots that are folders or URLs."""

@@ -1,0 +1,161 @@
+"""A cluster of three nodes loses some while pictures come and searches run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from es_imgsearch import ImageSearch
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta_entries import ShardLayout
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.manage.doctor.diagnosis import CHECKS
+from es_imgsearch.manage.doctor.setup import SetUp
+from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.testing import FakeEncoder
+from tests.support.cluster import NAMES, Cluster
+from tests.support.house import House, described, until
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_SECONDS = 180.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def house(cluster: Cluster, tmp_path: Path) -> Iterator[House]:
+    given = {
+        "es_url": cluster.url,
+        "es_ca_certs": cluster.ca,
+        "index": "photos",
+        "read_workers": 1,
+        "settle_seconds": 0.1,
+        "request_timeout_seconds": 10,
+        "describers": ["-text_in_image"],
+    }
+    settings = load_settings(given, environment={})
+    store = Store(connect(settings), settings.index)
+    meta = new_meta(seal_of(FakeEncoder()), "exact", "cosine")
+    store.generations.create(meta, described(), layout=ShardLayout(shards=3))
+    yield House(store, settings, tmp_path)
+    store.connection.client.close()
+
+
+class Searching:
+    """Searches one after another; how many failed, and the longest time between two answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.number, self.longest_seconds = 0, 0.0
+        self.failures: list[str] = []
+        self._search = ImageSearch(settings=settings, encoder=FakeEncoder())
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._thread.join()
+            self._search.close()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.05):
+            began = time.monotonic()
+            try:
+                hits = self._search.search_text("red", k=5)
+            except ImgSearchError as error:
+                self.failures.append(str(error))
+            else:
+                if len(hits) != 5:
+                    self.failures.append(f"{len(hits)} hits")
+            self.number += 1
+            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+
+
+class Arriving:
+    """Pictures that arrive, ten a second."""
+
+    def __init__(self, house: House) -> None:
+        self._house, self.number = house, 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.1):
+            self._house.picture(f"{self.number:05}.png", self.number)
+            self.number += 1
+
+
+def is_whole(cluster: Cluster) -> bool:
+    health = cluster.health()
+    return health["number_of_nodes"] == len(NAMES) and health["status"] == "green"
+
+
+def test_nothing_is_lost_and_no_search_fails_while_nodes_go_and_come_back(
+    cluster: Cluster, house: House, record_property
+):
+    house.pictures(20, "first")
+    house.synced()
+    until(lambda: is_whole(cluster), PATIENCE_SECONDS)
+    layout = house.store.info().layout
+    assert layout == ShardLayout(shards=3)
+    assert not list(CHECKS["copies"](SetUp(house.store, house.settings)))
+    searching, arriving = Searching(house.settings), Arriving(house)
+    with house.watched(), searching.running(), arriving.running():
+        # The master loses power, and comes back.
+        master = cluster.master()
+        cluster.kill(master)
+        seen = arriving.number
+        until(lambda: arriving.number > seen + 50)
+        until(lambda: cluster.health()["number_of_nodes"] == 2, PATIENCE_SECONDS)
+        cluster.start_node(master)
+        until(lambda: is_whole(cluster), PATIENCE_SECONDS)
+        # Each node in turn is stopped and started again.
+        for name in NAMES:
+            cluster.stop_node(name)
+            # Until the others agree on a master, they answer with what was before.
+            until(lambda: cluster.health()["number_of_nodes"] == 2, PATIENCE_SECONDS)
+            cluster.start_node(name)
+            until(lambda: is_whole(cluster), PATIENCE_SECONDS)
+        arriving._stopping.set()
+        house.settle(PATIENCE_SECONDS)
+    figures = {
+        "searches": searching.number,
+        "failed": len(searching.failures),
+        "longest_seconds": round(searching.longest_seconds, 1),
+        "pictures": arriving.number + 20,
+    }
+    print(figures)
+    record_property("figures", figures)
+    assert searching.failures == []
+    assert house.differing() == []
+    assert house.store.listings.count() == arriving.number + 20
