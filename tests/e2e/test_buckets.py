@@ -37,6 +37,9 @@ NAMES = [
 ]
 
 
+pytestmark = pytest.mark.process
+
+
 @pytest.fixture
 def there(bucket: Bucket, house: House) -> House:
     return house_of(bucket, house)

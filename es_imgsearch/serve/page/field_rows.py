@@ -62,7 +62,7 @@ class FieldRow:
 
 
 def field_rows(fields: Mapping[str, Any]) -> Iterator[FieldRow]:
-    """Yield a row for each field with a value: the most asked for first, technical ones last."""
+    """Yield a row for each field with a value, in the order of what is asked for."""
     known = [name for name in _FIRST if name in fields]
     others = sorted(set(fields) - set(known), key=lambda name: (name in _TECHNICAL, name))
     for name in [*known, *others]:

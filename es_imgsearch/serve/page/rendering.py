@@ -114,7 +114,10 @@ def failed(
     *,
     is_sent: bool = False,
 ) -> Response:
-    """Render an error, with what to do; `is_sent` if the address is only where it was sent from."""
+    """Render an error, with what to do.
+
+    `is_sent` if the address is only that of the page from which a form was sent.
+    """
     address = address or Address("/", ())
     headers = retry_header(error)
     return _refused(request, status_of(error), str(error), address, headers, is_sent=is_sent)

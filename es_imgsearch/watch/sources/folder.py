@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,8 +30,8 @@ class FolderSource:
             key = f"{folder}/{name}" if folder else name
             if sort_key.endswith("/"):
                 yield from self.files(key)
-            else:
-                yield SourceFile(key, FileState.of(self.status(key)))
+            elif stat.S_ISREG((status := self.status(key)).st_mode):
+                yield SourceFile(key, FileState.of(status))
 
     def status(self, key: str) -> os.stat_result:
         return os.stat(self._path(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +27,11 @@ _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "content-md5", "md5", 
 _TIMES: Final = (
     "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created"
 )  # fmt: skip
+
+
+# In an address: user:password@, and all from the question mark on.
+_USER: Final = re.compile(r"//[^/\s\"']*@")
+_QUERY: Final = re.compile(r"(\w://[^\s\"'?]*)\?[^\s\"']*")
 
 
 class SourceError(OSError):
@@ -148,13 +154,18 @@ def answered(call: Callable[[], T]) -> T:
     except PermissionError:
         raise PermissionError(errno.EACCES, "the credentials do not permit it") from None
     except OSError as error:
-        raise SourceError(error.strerror or _words_of(error)) from None
+        raise SourceError(_without_secrets(error.strerror or _words_of(error))) from None
     except Exception as error:  # noqa: BLE001 - libraries of protocols raise errors of their own
-        raise SourceError(_words_of(error)) from None
+        raise SourceError(_without_secrets(_words_of(error))) from None
 
 
 def _words_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300].rstrip(".")
+    return f"{type(error).__name__}: {error}"
+
+
+def _without_secrets(words: str) -> str:
+    """Leave out passwords and signatures of addresses that libraries name."""
+    return _QUERY.sub(r"\1", _USER.sub("//", words))[:300].rstrip(".")
 
 
 def state_of(info: Mapping[str, Any]) -> FileState:

@@ -16,7 +16,7 @@ import pytest
 from es_imgsearch.records import FileState, Root, path_of
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import FileOnDisk, Unknown
-from es_imgsearch.watch.sources.fsspec_source import FsspecSource, SourceError
+from es_imgsearch.watch.sources.fsspec_source import FsspecSource, SourceError, answered
 from es_imgsearch.watch.sources.listing import NO_PATH, list_root
 from es_imgsearch.watch.sources.protocol import SourceFile, change_ns
 from es_imgsearch.watch.sources.ranges import AHEAD_FILES, in_order
@@ -124,6 +124,22 @@ def test_a_source_of_another_package_is_found_by_its_entry_point(tmp_path: Path)
         assert sum(1 for _ in source.files()) == 2500
 
 
+def test_a_folder_is_a_source_as_well(tmp_path: Path):
+    for each in ("b.png", "a/c.png", "a.png"):
+        (tmp_path / each).parent.mkdir(exist_ok=True)
+        (tmp_path / each).write_bytes(png(1))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    source = source_of(str(tmp_path))
+    found = list(source.files())
+    assert [each.key for each in found] == ["a.png", "a/c.png", "b.png"]
+    assert FileState.of(source.status("a/c.png")) == found[1].state
+    with source.open("b.png") as (content, status):
+        assert (content.read(), FileState.of(status)) == (png(1), found[2].state)
+    assert source.check() == tmp_path.stat().st_dev
+    with pytest.raises(FileNotFoundError):
+        source_of(str(tmp_path / "none")).check()
+
+
 # -- the change key --------------------------------------------------------------------------
 
 
@@ -133,6 +149,25 @@ def test_the_tag_is_in_the_fraction_of_the_second():
     assert {each // 10**9 for each in times} == {1_700_000_000}
     # A server that tells fractions in a listing and none in a look at one file.
     assert change_ns(1_700_000_000.25, "a") == change_ns(1_700_000_000.0, "a")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError('Could not connect to "https://me:hushhush@s3.example.com/b?list-type=2"'),
+        RuntimeError("https://a.blob.example.com/c/d.png?sv=2024&sig=hushhush is away"),
+        OSError(5, "proxy http://hushhush@10.0.0.1:3128 refuses"),
+        ValueError("abfs://box@account.example.com/x?sig=hushhush"),
+    ],
+)
+def test_what_libraries_say_is_passed_on_without_secrets(error: Exception):
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SourceError) as failed:
+        answered(fail)
+    assert "hushhush" not in str(failed.value)
+    assert str(failed.value)
 
 
 # -- S3 --------------------------------------------------------------------------------------
