@@ -15,6 +15,7 @@ import sys
 import traceback
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -512,6 +513,13 @@ def test_a_crash_report_shows_no_secret(
         assert not [each for each in secrets_of(office, keys["read"]) if each in ours]
 
 
+def command_lines() -> Iterator[bytes]:
+    """Of every process, as whoever lists them sees it."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield file.read_bytes()
+
+
 def test_no_process_shows_a_secret(office: Office, keys: dict[str, str]):
     log = office.folder / "watch.txt"
     given = {
@@ -521,11 +529,14 @@ def test_no_process_shows_a_secret(office: Office, keys: dict[str, str]):
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "es_imgsearch.cli", "sync", f"photos={office.photos}",
-             "--index", f"{office.index}-starter"],
+             "--index", office.index],
             env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
     try:
-        until(lambda: process.poll() is not None)
+        shown: set[bytes] = set()
+        until(lambda: shown.update(command_lines()) or process.poll() is not None)
+        assert any(office.index.encode() in each for each in shown)
+        assert not [each for each in shown if keys["watch"].encode() in each]
         assert keys["watch"] not in log.read_text()
     finally:
         process.kill()
