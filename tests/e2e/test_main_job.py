@@ -236,12 +236,12 @@ def test_search_by_picture_from_the_command_line(job: Job, photographs: Path):
 def test_a_second_sync_embeds_nothing_and_a_renamed_tree_keeps_its_vectors(job: Job):
     again = job.run("sync", str(job.folder))
     assert again.exit_code == 0
-    assert again.stderr.startswith("0 embedded, 0 reused")
+    assert "\n0 embedded, 0 reused" in f"\n{again.stderr}"
     (job.folder / "more").rename(job.folder / "moved")
     moved = job.run("sync", str(job.folder))
     assert moved.exit_code == 0, moved.stderr
     pictures = len(list((job.folder / "moved").iterdir()))
-    assert moved.stderr.startswith(f"0 embedded, 0 reused, {pictures} moved")
+    assert f"\n0 embedded, 0 reused, {pictures} moved" in f"\n{moved.stderr}"
     (job.folder / "moved").rename(job.folder / "more")
     assert job.run("sync", str(job.folder)).exit_code == 0
 
