@@ -20,12 +20,16 @@ def summary(groups: Sequence[DuplicateGroup]) -> str:
     if not groups:
         return "No duplicates."
     files = sum(len(group.pictures) for group in groups)
+    if all(group.level == "similar" for group in groups):
+        return f"{counted(len(groups), 'group')}, {files:,} pictures."
     freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
     return f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."
 
 
 def headline(number: int, group: DuplicateGroup) -> str:
     """Name a group, the number of its files, and what it would free."""
+    if group.level == "similar":
+        return f"Group {number}: {len(group.pictures)} pictures like each other"
     freed = readable_bytes(group.reclaimable_bytes)
     return f"Group {number}: {len(group.pictures)} files, {freed} to free"
 

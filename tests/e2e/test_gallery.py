@@ -558,6 +558,7 @@ def test_the_first_hits_are_on_a_phones_screen(
     # A part of it is two steps away.
     expect(page.locator("[name=box_x]")).to_be_hidden()
     page.get_by_role("link", name="Only a part of it").tap()
+    expect(page.locator("#query-picture img")).to_be_in_viewport(ratio=0.9)
     for name, number in zip("xywh", ("100", "20", "250", "250"), strict=True):
         page.locator(f"[name=box_{name}]").fill(number)
     with leading_to(page, "box=100,20,250,250"):

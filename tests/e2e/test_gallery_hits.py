@@ -325,6 +325,49 @@ def test_closing_the_large_view_leaves_no_step_behind(gallery: Gallery, way: str
     page.wait_for_url("**/status")
 
 
+@pytest.mark.parametrize("way", ["Escape", "Back"])
+def test_the_large_view_closes_as_soon_as_it_is_there(gallery: Gallery, way: str) -> None:
+    page = gallery.open("/status")
+    page.goto(gallery.site + RED)
+    for number in (3, 5):
+        page.locator("#hits > .hit").nth(number).locator(".hit-link").click()
+        # At once, as `expect` would not: it looks again only after a while.
+        page.locator(".pswp__counter").wait_for(state="attached")
+        page.keyboard.press("Escape") if way == "Escape" else page.go_back()
+        expect(large(page)).to_have_count(0)
+        until(lambda: page.evaluate("!history.state?.large"))
+        assert address(page) == RED
+
+
+def test_the_large_view_names_the_file(gallery: Gallery) -> None:
+    page = gallery.open(RED)
+    hit = page.locator("#hits > .hit").first
+    name = hit.locator("img").get_attribute("alt")
+    hit.locator(".hit-link").click()
+    expect(large(page).locator(".pswp__name")).to_have_text(name)
+    # A transparent picture lies on white, as in the list.
+    expect(large(page).locator(".pswp__img").last).to_have_css(
+        "background-color", "rgb(255, 255, 255)"
+    )
+
+
+def test_the_right_arrow_begins_at_the_first_hit(gallery: Gallery) -> None:
+    page = gallery.open(RED)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    assert focused(page) == 1
+    page.keyboard.press("ArrowRight")
+    assert focused(page) == 2
+
+
+def test_what_is_counted_follows_what_is_loaded(gallery: Gallery) -> None:
+    page = gallery.open(RED)
+    before = page.locator("#count").text_content()
+    load_more(page, 120)
+    expect(page.locator("#count")).not_to_have_text(before)
+    expect(page.locator("#count")).to_contain_text("120")
+
+
 def test_back_from_the_details_leads_to_the_large_view(gallery: Gallery) -> None:
     page = gallery.open("/status")
     page.goto(gallery.site + RED)

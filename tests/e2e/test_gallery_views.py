@@ -398,7 +398,8 @@ def test_a_folder_or_date_says_which_file_is_kept(client: TestClient, folder: Pa
     ("asked", "status"),
     [
         ("level=other", 400), ("keep=other", 400), ("threshold=x", 400), ("threshold=nan", 400),
-        ("level=near&threshold=99", 400), ("level=same&threshold=1", 400), ("other=1", 400),
+        ("level=near&threshold=99", 400), ("level=same&threshold=1", 200), ("other=1", 400),
+        ("level=same&thorough=true", 200), ("level=similar&thorough=true", 400),
         ("level=near&image_id=x", 400), (f"image_id={'0' * 32}", 404), ("page=0", 400),
         ("level=similar&unconfirmed=true", 400), ("page=9", 200),
     ],

@@ -39,7 +39,8 @@ class Address:
             for name, value in given
             if name not in _BOX_FIELDS and value.strip() and _DEFAULTS.get(name) != value.strip()
         ]
-        if len(box) == len(_BOX_FIELDS) and all(box):
+        if len(box) == len(_BOX_FIELDS) and any(box):
+            # One that is not whole is an error, not a search of the whole picture.
             plain = [*((name, value) for name, value in plain if name != "box"),
                      ("box", ",".join(box))]  # fmt: skip
         elif box:

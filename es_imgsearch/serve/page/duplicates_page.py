@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
 
 from es_imgsearch.duplicates.groups import DuplicateGroup
 from es_imgsearch.duplicates.report import (
@@ -17,7 +17,7 @@ from es_imgsearch.duplicates.report import (
     summary,
 )
 from es_imgsearch.duplicates.script import check_removable, removal_script
-from es_imgsearch.errors import counted
+from es_imgsearch.errors import UsageError, counted
 from es_imgsearch.serve.answers.duplicate_lists import (
     ComparisonRunning,
     DuplicateList,
@@ -25,10 +25,14 @@ from es_imgsearch.serve.answers.duplicate_lists import (
 )
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import page_number
-from es_imgsearch.serve.problems import validated
+from es_imgsearch.serve.problems import status_of, validated
 from es_imgsearch.serve.service import SearchService
 
 PAGE_GROUPS: Final = 20
+_NOTHING: Final[Mapping[str, Any]] = {
+    "is_running": False, "problem": "", "groups": [], "summary": "", "notes": [], "previous": "",
+    "more": "",
+}  # fmt: skip
 _MOST_SHOWN: Final = 60
 # A small index is compared in that time; a page that says so comes soon for a large one.
 _WAIT_SECONDS: Final = 3.0
@@ -38,7 +42,14 @@ _DOWNLOAD_SECONDS: Final = 25.0
 def parse_duplicates(address: Address) -> DuplicateRequest:
     """Return what an address asks for, by default equal bytes.  Raises UsageError."""
     asked = {"level": "same", **{name: value for name, value in address.pairs if name != "page"}}
-    return validated(DuplicateRequest, asked, "query")
+    request = validated(DuplicateRequest, asked, "query")
+    if request.level == "same":
+        # What the form offers for other levels: equal bytes need no threshold.
+        is_near = request.thorough or request.unconfirmed
+        level: Literal["near", "same"] = "near" if is_near else "same"
+        threshold = request.threshold if is_near else None
+        return request.model_copy(update={"level": level, "threshold": threshold})
+    return request
 
 
 def duplicates_page(service: SearchService, address: Address) -> dict[str, Any]:
@@ -55,13 +66,15 @@ def duplicates_page(service: SearchService, address: Address) -> dict[str, Any]:
     try:
         found = service.duplicates(request, _WAIT_SECONDS)
     except ComparisonRunning:
-        return {**shown, "is_running": True, "groups": [], "summary": "", "notes": [],
-                "previous": "", "more": ""}  # fmt: skip
+        return {**shown, **_NOTHING, "is_running": True}
+    except UsageError as error:
+        # The form is there to be mended.
+        return {**shown, **_NOTHING, "problem": str(error), "http_status": status_of(error)}
     first = (number - 1) * PAGE_GROUPS
     page = found.groups[first : first + PAGE_GROUPS]
     return {
         **shown,
-        "is_running": False,
+        **_NOTHING,
         "summary": summary(found.groups),
         "notes": list(_notes(found, request)),
         "groups": [_group(each, n) for n, each in enumerate(page, first + 1)],
@@ -92,6 +105,10 @@ def _is_removable(request: DuplicateRequest) -> bool:
 
 
 def _notes(found: DuplicateList, request: DuplicateRequest) -> Iterator[str]:
+    if request.level == "same":
+        yield "Pictures that were saved again are not among these: compare “the same picture”."
+    elif found.groups and not _is_removable(request):
+        yield "There is no script for these: look at each pair yourself."
     if found.is_cut:
         yield "These are the first groups that were found; there are more."
     if found.left_out:

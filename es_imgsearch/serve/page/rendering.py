@@ -84,7 +84,8 @@ def page(
         shown = build(address)
     except ImgSearchError as error:
         return failed(request, error, address)
-    return rendered(request, template, {"address": address, **shown})
+    status = shown.get("http_status", HTTPStatus.OK)
+    return rendered(request, template, {"address": address, **shown}, status)
 
 
 def rendered(

@@ -3,6 +3,7 @@
 // Markup: form#search [name=q]; ol#hits > li.hit[data-id] > a.hit-link, in it also a.similar and
 //   a.unlike, input.hit-select; dialog#help, with a form[method=dialog] that closes it, and
 //   button[data-help][hidden] anywhere, which opens it.
+// With the focus nowhere, the right arrow goes to the first hit in the window.
 // The list is one stop of the Tab key, whose place the arrows move (roving tabindex).  Letters work
 // while a hit has the focus, so that they take nothing from those who dictate.
 const hits = document.getElementById("hits");
@@ -56,6 +57,9 @@ function onPage(event) {
     field?.focus();
     field?.select();
   } else if (event.key === "?") help?.showModal();
+  else if (event.key === "ArrowRight" && hits && event.target === document.body) {
+    link(all().find((each) => each.getBoundingClientRect().bottom > 0))?.focus();
+  }
   else return false;
   return true;
 }

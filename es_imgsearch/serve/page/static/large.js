@@ -86,7 +86,8 @@ if (hits) {
     children: "a.hit-link",
     pswpModule: () => import("./vendor/photoswipe/photoswipe.esm.min.js"),
     indexIndicatorSep: " of ",
-    showHideAnimationType: "fade",
+    // While it appears, it could not be closed.
+    showHideAnimationType: "none",
     returnFocus: false,
     bgOpacity: 1,
     initialZoomLevel: whole,
@@ -107,6 +108,15 @@ if (hits) {
       onInit: (element, pswp) => {
         pswp.on("change", () => {
           element.href = pswp.currSlide.data.element.href;
+        });
+      },
+    });
+    lightbox.pswp.ui.registerElement({
+      name: "name",
+      order: 6,
+      onInit: (element, pswp) => {
+        pswp.on("change", () => {
+          element.textContent = pswp.currSlide.data.alt;
         });
       },
     });

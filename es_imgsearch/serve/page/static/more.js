@@ -29,6 +29,8 @@ async function load() {
   const next = page.getElementById("more");
   if (next) more.href = next.href;
   else more.remove();
+  const [count, counted] = [document, page].map((each) => each.getElementById("count"));
+  if (count && counted) count.textContent = counted.textContent;
   status.textContent = `${hits.querySelectorAll(".hit").length} hits are shown`
     + (next ? "." : ", which are all.");
   dispatchEvent(new Event("hits-added"));
