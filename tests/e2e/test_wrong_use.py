@@ -132,9 +132,13 @@ def test_elasticsearch_absent(tmp_path: Path):
         unused.bind(("127.0.0.1", 0))
         address = f"http://elastic:do-not-print@127.0.0.1:{unused.getsockname()[1]}"
     for arguments in (["status"], ["search", "x"], ["sync", str(tmp_path)], ["init"]):
-        result = run(*arguments, "--es-url", address)
+        result = run(*arguments, ES_URL=address)
         check(result, 3, "does not answer", "ES_URL")
         assert "do-not-print" not in result.output
+        typed = run(*arguments, "--es-url", address)
+        assert typed.exit_code == 3
+        assert "sees the password in --es-url" in typed.stderr
+        assert "do-not-print" not in typed.output
 
 
 def test_index_absent(es_url: str, index_name: str, tmp_path: Path):
