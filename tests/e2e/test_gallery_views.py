@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
+from playwright.sync_api import expect
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
@@ -717,7 +718,7 @@ def test_views_without_scripts(gallery: Gallery):
         shown.get_by_role("link", name="list").click()
     assert saved.value.suggested_filename == "duplicates.txt"
     shown.get_by_role("link", name="Status").click()
-    assert shown.get_by_role("heading", name="What to do next").is_visible()
+    expect(shown.get_by_role("heading", name="What to do next")).to_be_visible()
 
 
 @pytest.fixture

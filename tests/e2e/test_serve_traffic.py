@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from es_imgsearch.cli.serve import _networks
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from es_imgsearch.cli import main
+from es_imgsearch.cli.serving.serve import _networks
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.service import SearchService

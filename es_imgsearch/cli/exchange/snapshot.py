@@ -45,7 +45,12 @@ def snapshot() -> None:
     """
 
 
-@snapshot.command(epilog=examples("snapshot repository --location /mnt/backups"))
+@snapshot.command(
+    epilog=examples(
+        "snapshot repository --location /mnt/backups",
+        "snapshot repository --repository nightly --location /mnt/backups/nightly",
+    )
+)
 @with_settings_options
 @_repository_option
 @click.option("--location", required=True, type=click.Path(path_type=Path), metavar="DIR",
