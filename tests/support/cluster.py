@@ -39,10 +39,10 @@ class Cluster:
     @property
     def url(self) -> str:
         """Addresses of all nodes, with the password."""
-        password = quote(PASSWORD, safe="")
-        return ",".join(
-            f"https://elastic:{password}@127.0.0.1:{http}" for http, _ in self._ports.values()
-        )
+        return ",".join(map(self._url_of, NAMES))
+
+    def _url_of(self, name: str) -> str:
+        return f"https://elastic:{quote(PASSWORD, safe='')}@127.0.0.1:{self._ports[name][0]}"
 
     def start(self) -> None:
         self._first.folder.mkdir(parents=True)
@@ -51,7 +51,12 @@ class Cluster:
             node.folder.mkdir()
             shutil.copytree(configuration, node.folder / "config")
             self.start_node(name)
-        until(lambda: self.health()["number_of_nodes"] == len(NAMES), 2 * START_SECONDS)
+        # Before it has read its users, a node refuses the password.
+        until(lambda: all(map(self._is_ready, NAMES)), 2 * START_SECONDS)
+
+    def _is_ready(self, name: str) -> bool:
+        health = self.health(name)
+        return health["number_of_nodes"] == len(NAMES) and health["status"] == "green"
 
     def start_node(self, name: str) -> None:
         http, transport = self._ports[name]
@@ -87,9 +92,10 @@ class Cluster:
         """As for an upgrade of its machine."""
         self._nodes[name].stop()
 
-    def health(self) -> Mapping[str, object]:
-        """Health of the cluster; while nobody answers, one without nodes."""
-        settings = load_settings({"es_url": self.url, "es_ca_certs": self.ca}, environment={})
+    def health(self, name: str = "") -> Mapping[str, object]:
+        """Health of the cluster, as a node sees it; while nobody answers, one without nodes."""
+        url = self._url_of(name) if name else self.url
+        settings = load_settings({"es_url": url, "es_ca_certs": self.ca}, environment={})
         with connect(settings) as client:
             try:
                 return dict(client.options(request_timeout=5).cluster.health())
