@@ -221,4 +221,6 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{subject} is missing: send it with the request."
     if kind == "extra_forbidden":
         return f"{subject} is not known: leave it out."
+    if kind == "value_error":
+        return f"{subject}: {limits['error']}."
     return f"{subject} is {expected_value(kind, limits)}, not {shown_value(value)}."

@@ -35,7 +35,12 @@ def _box_numbers(value: Any) -> Any:
     """Split 1,2,3,4, as a box stands in an address."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
-    return value.split(",") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    numbers = value.split(",")
+    if not all(each.strip() for each in numbers):
+        raise ValueError("it needs left, top, width and height: fill in all four, or none")
+    return numbers
 
 
 def _texts(value: Any) -> Any:

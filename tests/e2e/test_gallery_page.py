@@ -244,6 +244,9 @@ def test_a_picture_that_is_sent_has_an_address(client: TestClient):
     assert box.headers["location"] == f"{where}&box=1,2,30,20"
     assert ids(client.get(box.headers["location"]))
     assert client.get(f"{where}&box=50,50,30,20").status_code == 422
+    half = client.get(f"{where}&box_x=1&box_y=2&box_w=&box_h=", follow_redirects=True)
+    assert half.status_code == 400
+    assert "fill in all four, or none" in half.text
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])

@@ -32,7 +32,7 @@ PAIRS = st.lists(st.tuples(NAMES, st.text(max_size=6)), max_size=8)
         ([("image", "f0"), ("box", "9,9,9,9"), ("box_x", ""), ("box_y", ""), ("box_w", ""),
           ("box_h", "")], "/?image=f0"),
         ([("image", "f0"), ("box_x", "1"), ("box_y", ""), ("box_w", "3"), ("box_h", "4")],
-         "/?image=f0"),
+         "/?image=f0&box=1,,3,4"),
     ],
 )  # fmt: skip
 def test_an_address_has_what_means_something(given_pairs, address: str):
