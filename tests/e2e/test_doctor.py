@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,7 @@ from es_imgsearch.manage.doctor.machine import watches
 from es_imgsearch.manage.doctor.setup import Finding, SetUp
 from es_imgsearch.settings import Settings, load_settings
 from tests.support.house import House, paint, until
-from tests.support.server_process import ServerProcess
-from tests.support.shared_server import START_SECONDS, answers
+from tests.support.server_process import started
 
 
 def run(house: House, *arguments: str) -> Result:
@@ -172,23 +170,8 @@ def test_more_folders_than_the_kernel_watches(house: House, tmp_path: Path):
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Elasticsearch of this module, whose settings of the cluster a test may change."""
-    from port_for import get_port
-
-    server = ServerProcess(tmp_path_factory.mktemp("server"))
-    port = get_port(None)
-    transport = get_port(None, exclude_ports=[port])
-    environment = {**os.environ, "ES_JAVA_OPTS": "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1"}
-    server.launch({"http.port": port, "transport.port": transport}, environment)
-
-    def is_ready() -> bool:
-        server.check_running()
-        return answers(f"http://127.0.0.1:{port}")
-
-    try:
-        until(is_ready, START_SECONDS)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop()
+    with started(tmp_path_factory.mktemp("server"), "8", {}) as url:
+        yield url
 
 
 @pytest.mark.slow

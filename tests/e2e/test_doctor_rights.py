@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.other_encoders import LOADERS, encoders_by_name
-from tests.support.rights import Office
+from tests.support.rights import Office, encoders_in_commands
 from tests.support.secured import Secured
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -18,10 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 @pytest.fixture(scope="module")
 def office(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     made = Office(secured, tmp_path_factory.mktemp("office"))
-    encoders = encoders_by_name()
-    with pytest.MonkeyPatch.context() as patch:
-        for module in LOADERS:
-            patch.setattr(f"es_imgsearch.{module}.load_encoder", lambda name, **_: encoders[name])
+    with encoders_in_commands():
         made.done("init", "--encoder", "fake")
         made.done("sync", f"photos={made.photos}")
         yield made

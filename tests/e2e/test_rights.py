@@ -28,8 +28,7 @@ from es_imgsearch.errors import ImgSearchError, StoreDenied
 from es_imgsearch.manage.production.roles import LEAST_ROLE, ROLES, least_role, role_descriptor
 from tests.support.fake_kibana import FakeKibana
 from tests.support.house import paint, until
-from tests.support.other_encoders import LOADERS, encoders_by_name
-from tests.support.rights import Office, Right
+from tests.support.rights import Office, Right, encoders_in_commands
 from tests.support.secured import PASSWORD, Secured
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -41,10 +40,7 @@ LOG_SEARCHES = {"ES_IMGSEARCH_LOG_SEARCHES": "true"}
 def office(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     """40 pictures, with all that can be learned, a generation before, and a failure."""
     made = Office(secured, tmp_path_factory.mktemp("office"))
-    encoders = encoders_by_name()
-    with pytest.MonkeyPatch.context() as patch:
-        for module in LOADERS:
-            patch.setattr(f"es_imgsearch.{module}.load_encoder", lambda name, **_: encoders[name])
+    with encoders_in_commands():
         for number in range(4, 40):
             paint(made.photos / f"{number}.png", number)
         (made.photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")

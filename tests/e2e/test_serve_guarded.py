@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,13 @@ from es_imgsearch.serve.tokens import COOKIE, KnownTokens, new_token
 from es_imgsearch.serve.traffic.rate_limit import RefusedTokens
 from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.testing import FakeEncoder
+from tests.support import serving
 from tests.support.browser import chromium_path
 from tests.support.gallery import served as running
 from tests.support.house import House, Proxy, house_of_module, until
+from tests.support.serving import ADDRESS, problem
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
-
-ADDRESS = "http://127.0.0.1:8080"
-OTHER = ("192.0.2.7", 5000)
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +46,9 @@ def house(es_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hou
         yield house
 
 
-@contextmanager
-def served(
-    house: House, tmp_path: Path, *, client: tuple[str, int] = OTHER, **options: Any
-) -> Iterator[TestClient]:
-    """The service as a client at another address sees it."""
-    service = SearchService(house.settings, ServedSearch(house.settings, FakeEncoder()))
-    app = create_app(PictureFiles(house.store, house.settings, tmp_path), service, **options)
-    with TestClient(
-        app, base_url=ADDRESS, client=client, follow_redirects=False, raise_server_exceptions=False
-    ) as each:
-        until(lambda: each.get("/readyz").status_code == 200)
-        yield each
-
-
-def problem(answer: httpx.Response, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    return str(answer.json()["detail"])
+def served(house: House, tmp_path: Path, **options: Any) -> AbstractContextManager[TestClient]:
+    """The service, whose redirects are not followed."""
+    return serving.served(house, FakeEncoder(), tmp_path, follow_redirects=False, **options)
 
 
 # -- Probes

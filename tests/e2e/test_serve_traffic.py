@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,16 @@ from es_imgsearch.cli import main
 from es_imgsearch.cli.serving.serve import _networks
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
-from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.tokens import new_token, read_hashes
 from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.testing import FakeEncoder
 from tests.support.house import House, house_of_module, until
+from tests.support.serving import ADDRESS, OTHER, problem, served
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
-ADDRESS = "http://127.0.0.1:8080"
-OTHER = ("192.0.2.7", 5000)
 PATIENCE_SECONDS = 40
 
 
@@ -64,30 +61,6 @@ def house(es_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hou
 @pytest.fixture
 def encoder() -> SlowEncoder:
     return SlowEncoder()
-
-
-@contextmanager
-def served(
-    house: House,
-    encoder: FakeEncoder,
-    tmp_path: Path,
-    *,
-    client: tuple[str, int] = OTHER,
-    search: ServedSearch | None = None,
-    **options: Any,
-) -> Iterator[TestClient]:
-    """The service as a client at another address sees it."""
-    service = SearchService(house.settings, search or ServedSearch(house.settings, encoder))
-    app = create_app(PictureFiles(house.store, house.settings, tmp_path), service, **options)
-    with TestClient(app, base_url=ADDRESS, client=client, raise_server_exceptions=False) as each:
-        until(lambda: each.get("/readyz").status_code == 200)
-        yield each
-
-
-def problem(answer: httpx.Response, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    return str(answer.json()["detail"])
 
 
 def test_searches_at_once_are_few_calls_and_too_many_are_refused(

@@ -19,7 +19,7 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.manage.doctor.diagnosis import CHECKS
 from es_imgsearch.manage.doctor.setup import SetUp
-from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder
 from tests.support.cluster import NAMES, Cluster
 from tests.support.house import House, described, until
@@ -58,13 +58,13 @@ def house(cluster: Cluster, tmp_path: Path) -> Iterator[House]:
     store.connection.client.close()
 
 
-class Searching:
-    """Searches one after another; how many failed, and the longest time between two answers."""
+class Beside:
+    """What is done again and again in a thread, with a pause between."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.number, self.longest_seconds = 0, 0.0
-        self.failures: list[str] = []
-        self._search = ImageSearch(settings=settings, encoder=FakeEncoder())
+    pause_seconds: float
+
+    def __init__(self) -> None:
+        self.number = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -74,45 +74,56 @@ class Searching:
         try:
             yield
         finally:
-            self._stopping.set()
+            self.end()
             self._thread.join()
-            self._search.close()
+
+    def end(self) -> None:
+        """Begin nothing more."""
+        self._stopping.set()
 
     def _run(self) -> None:
-        while not self._stopping.wait(0.05):
-            began = time.monotonic()
-            try:
-                hits = self._search.search_text("red", k=5)
-            except ImgSearchError as error:
-                self.failures.append(str(error))
-            else:
-                if len(hits) != 5:
-                    self.failures.append(f"{len(hits)} hits")
+        while not self._stopping.wait(self.pause_seconds):
+            self.act()
             self.number += 1
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+
+    def act(self) -> None:
+        raise NotImplementedError
 
 
-class Arriving:
+class Searching(Beside):
+    """Searches one after another; how many failed, and the longest time until an answer."""
+
+    pause_seconds = 0.05
+
+    def __init__(self, search: ImageSearch) -> None:
+        super().__init__()
+        self.longest_seconds = 0.0
+        self.failures: list[str] = []
+        self._search = search
+
+    def act(self) -> None:
+        began = time.monotonic()
+        try:
+            hits = self._search.search_text("red", k=5)
+        except ImgSearchError as error:
+            self.failures.append(str(error))
+        else:
+            if len(hits) != 5:
+                self.failures.append(f"{len(hits)} hits")
+        self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+
+
+class Arriving(Beside):
     """Pictures that arrive, ten a second."""
 
+    pause_seconds = 0.1
+
     def __init__(self, house: House) -> None:
-        self._house, self.number = house, 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        super().__init__()
+        self._house = house
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.1):
-            self._house.picture(f"{self.number:05}.png", self.number)
-            self.number += 1
+    def act(self) -> None:
+        self._house.picture(f"{self.number:05}.png", self.number)
 
 
 def is_whole(cluster: Cluster) -> bool:
@@ -129,8 +140,9 @@ def test_nothing_is_lost_and_no_search_fails_while_nodes_go_and_come_back(
     layout = house.store.info().layout
     assert layout == ShardLayout(shards=3)
     assert not list(CHECKS["copies"](SetUp(house.store, house.settings)))
-    searching, arriving = Searching(house.settings), Arriving(house)
-    with house.watched(), searching.running(), arriving.running():
+    search = ImageSearch(settings=house.settings, encoder=FakeEncoder())
+    searching, arriving = Searching(search), Arriving(house)
+    with search, house.watched(), searching.running(), arriving.running():
         # The master loses power, and comes back.
         master = cluster.master()
         cluster.kill(master)
@@ -146,7 +158,7 @@ def test_nothing_is_lost_and_no_search_fails_while_nodes_go_and_come_back(
             until(lambda: cluster.health()["number_of_nodes"] == 2, PATIENCE_SECONDS)
             cluster.start_node(name)
             until(lambda: is_whole(cluster), PATIENCE_SECONDS)
-        arriving._stopping.set()
+        arriving.end()
         house.settle(PATIENCE_SECONDS)
     figures = {
         "searches": searching.number,

@@ -6,11 +6,13 @@ import copy
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
@@ -19,6 +21,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.production.roles import role_descriptor
 from es_imgsearch.settings import load_settings
 from tests.support.house import paint
+from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.secured import PASSWORD, Secured
 
 Right = tuple[str, str, str]
@@ -49,6 +52,16 @@ def without(descriptor: Mapping[str, Any], *rights: Right) -> dict[str, Any]:
         if (kept := [one for one in grant["privileges"] if ("index", name, one) not in lacking])
     ]
     return left
+
+
+@contextmanager
+def encoders_in_commands() -> Iterator[None]:
+    """Let commands of this process find the tests' encoders by their names."""
+    encoders = encoders_by_name()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in LOADERS:
+            patch.setattr(f"es_imgsearch.{module}.load_encoder", lambda name, **_: encoders[name])
+        yield
 
 
 class Office:

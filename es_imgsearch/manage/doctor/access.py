@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from es_imgsearch.errors import StoreRejected
 from es_imgsearch.manage.doctor.setup import Finding, SetUp
 from es_imgsearch.manage.production.keys import list_keys
-from es_imgsearch.manage.production.roles import ROLES, role_descriptor
 from es_imgsearch.watch.commands import command_line
 
 _SOON: Final = timedelta(days=14)
@@ -17,7 +15,7 @@ _SOON: Final = timedelta(days=14)
 
 def expiry(setup: SetUp) -> Iterator[Finding]:
     """Yield the keys of this index that expire within two weeks."""
-    if not is_secured(setup):
+    if setup.roles is None:
         return
     now = datetime.now(UTC)
     for key in list_keys(setup.store.connection):
@@ -40,7 +38,7 @@ def expiry(setup: SetUp) -> Iterator[Finding]:
 
 def rights(setup: SetUp) -> Iterator[Finding]:
     """Yield a finding if the key in use has the rights of no role."""
-    if not is_secured(setup) or roles_of(setup):
+    if setup.roles != []:
         return
     yield Finding(
         "rights",
@@ -50,27 +48,3 @@ def rights(setup: SetUp) -> Iterator[Finding]:
             ["keys", "create"], [], ["--role", "read", "--expires", "90d", "--index", setup.index]
         ),
     )
-
-
-def roles_of(setup: SetUp) -> list[str]:
-    """List the roles of which the key in use has every right on Elasticsearch."""
-    return [name for name in ROLES if _has_all(setup, name)]
-
-
-def _has_all(setup: SetUp, role: str) -> bool:
-    described = role_descriptor(role, setup.index)
-    body = {"cluster": described["cluster"], "index": described["indices"]}
-    answer: dict[str, Any] = setup.store.connection.request(
-        "POST", "/_security/user/_has_privileges", body
-    )
-    return bool(answer["has_all_requested"])
-
-
-def is_secured(setup: SetUp) -> bool:
-    """Whether Elasticsearch asks for a key or a password."""
-    try:
-        setup.get("/_security/_authenticate")
-    except StoreRejected:
-        # It does not know the path.
-        return False
-    return True

@@ -7,7 +7,7 @@ from typing import Final
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.errors import readable_bytes
-from es_imgsearch.manage.doctor.setup import Finding, SetUp, names_with, request_words
+from es_imgsearch.manage.doctor.setup import Finding, SetUp
 from es_imgsearch.manage.production.sizes import VectorKind
 from es_imgsearch.watch.commands import command_line
 
@@ -53,11 +53,13 @@ def blocks(setup: SetUp) -> Iterator[Finding]:
         "read_only": "somebody said so",
     }
     for block, reason in why.items():
-        for name in names_with(setup.index_settings, block):
+        for name, settings in sorted(setup.index_settings.items()):
+            if settings.get("blocks", {}).get(block) != "true":
+                continue
             yield Finding(
                 "blocks",
                 f"{name} is read-only: {reason}. To end it:",
-                request_words("PUT", f"/{name}/_settings", f'{{"index.blocks.{block}": null}}'),
+                f'PUT /{name}/_settings {{"index.blocks.{block}": null}}',
             )
 
 
@@ -74,7 +76,7 @@ def copies(setup: SetUp) -> Iterator[Finding]:
                 f"{name}: {index['number_of_shards'] - index['active_primary_shards']} of"
                 f" {index['number_of_shards']} shards are missing, and their pictures with them:"
                 " start the nodes that hold them, or restore a snapshot.",
-                request_words("GET", "/_cluster/allocation/explain", ""),
+                "GET /_cluster/allocation/explain",
             )
         elif wanted >= nodes:
             yield Finding(
@@ -87,7 +89,7 @@ def copies(setup: SetUp) -> Iterator[Finding]:
             yield Finding(
                 "copies",
                 f"{name}: {index['unassigned_shards']} copies of shards are on no node. Why:",
-                request_words("GET", "/_cluster/allocation/explain", ""),
+                "GET /_cluster/allocation/explain",
             )
         elif nodes > 1 and not wanted:
             yield Finding(
@@ -100,7 +102,7 @@ def copies(setup: SetUp) -> Iterator[Finding]:
 
 def _replicas(name: str, number: int) -> str:
     body = f'{{"index.auto_expand_replicas": false, "index.number_of_replicas": {number}}}'
-    return request_words("PUT", f"/{name}/_settings", body)
+    return f"PUT /{name}/_settings {body}"
 
 
 def shards(setup: SetUp) -> Iterator[Finding]:
@@ -125,8 +127,7 @@ def shards(setup: SetUp) -> Iterator[Finding]:
 def memory(setup: SetUp) -> Iterator[Finding]:
     """Yield a finding if the page cache does not hold the vectors that are searched."""
     count, vector = setup.status["pictures"], setup.info.properties[VECTOR_FIELD]
-    options = vector["index_options"]
-    kind = VectorKind(setup.info.meta.stored_dims, 4, options["type"], options.get("m", 16))
+    kind = VectorKind.of_mapping(vector, setup.info.meta.stored_dims)
     replicas = int(setup.index_settings[setup.info.name]["number_of_replicas"])
     needed = count * kind.cached_bytes * (1 + replicas)
     cache = sum(

@@ -81,8 +81,7 @@ def diagnose(setup: SetUp) -> Diagnosis:
     found = Diagnosis()
     # Says that the address, the certificate or the key is wrong.
     setup.version  # noqa: B018
-    if access.is_secured(setup):
-        found.roles.extend(access.roles_of(setup))
+    found.roles.extend(setup.roles or ())
     for name, check in CHECKS.items():
         try:
             found.findings.extend(check(setup))

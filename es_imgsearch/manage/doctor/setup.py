@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,8 @@ from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import IndexInfo
 from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import StoreRejected
+from es_imgsearch.manage.production.roles import ROLES, role_descriptor
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.settings import Settings
 
@@ -97,17 +99,23 @@ class SetUp:
             for name, body in answer["indices"].items()
         }
 
+    @cached_property
+    def roles(self) -> list[str] | None:
+        """Roles of which the key in use has every right; None where no key is asked for."""
+        try:
+            self.get("/_security/_authenticate")
+        except StoreRejected:
+            # Security is switched off: Elasticsearch does not know the path.
+            return None
+        return [name for name in ROLES if self._has_rights_of(name)]
+
+    def _has_rights_of(self, role: str) -> bool:
+        described = role_descriptor(role, self.index)
+        body = {"cluster": described["cluster"], "index": described["indices"]}
+        answer: Mapping[str, Any] = self.store.connection.request(
+            "POST", "/_security/user/_has_privileges", body
+        )
+        return bool(answer["has_all_requested"])
+
     def get(self, path: str, **params: str) -> Any:
         return self.store.connection.request("GET", path, params=params)
-
-
-def request_words(method: str, path: str, body: str) -> str:
-    """Write a request as Kibana's console takes it."""
-    return f"{method} {path} {body}"
-
-
-def names_with(settings: Mapping[str, Mapping[str, Any]], block: str) -> Iterator[str]:
-    """Yield the indices that have a block."""
-    for name, each in sorted(settings.items()):
-        if each.get("blocks", {}).get(block) == "true":
-            yield name

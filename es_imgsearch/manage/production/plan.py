@@ -182,16 +182,7 @@ def make_plan(
 
 def vector_kind(profile: str, dims: int) -> VectorKind:
     """Return how a profile stores vectors of so many dims."""
-    mapping = load_profile(profile)["properties"][VECTOR_FIELD]
-    is_bytes = mapping.get("element_type") == "byte"
-    options = mapping["index_options"]
-    return VectorKind(
-        # The profile `reduced` keeps as many dims as its mapping has.
-        dims=min(dims, mapping["dims"]) if is_bytes else dims,
-        bytes_per_dim=1 if is_bytes else 4,
-        index_type=options["type"],
-        m=options.get("m", 16),
-    )
+    return VectorKind.of_mapping(load_profile(profile)["properties"][VECTOR_FIELD], dims)
 
 
 def _of_profile(

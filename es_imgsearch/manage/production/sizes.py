@@ -7,8 +7,9 @@ search"): float n·d·4, int8 n·(d+4), int4 n·(d/2+4), bbq n·(d/8+14), the gr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 GB: Final = 10**9
 
@@ -38,6 +39,19 @@ class VectorKind:
     bytes_per_dim: int
     index_type: str
     m: int
+
+    @classmethod
+    def of_mapping(cls, mapping: Mapping[str, Any], dims: int) -> Self:
+        """Parse the mapping of a vector; `dims` are those of the encoder."""
+        is_bytes = mapping.get("element_type") == "byte"
+        options = mapping["index_options"]
+        return cls(
+            # The profile `reduced` keeps as many dims as its mapping has.
+            dims=min(dims, mapping["dims"]) if is_bytes else dims,
+            bytes_per_dim=1 if is_bytes else 4,
+            index_type=options["type"],
+            m=options.get("m", 16),
+        )
 
     @property
     def has_graph(self) -> bool:
