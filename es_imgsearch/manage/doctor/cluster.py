@@ -138,7 +138,7 @@ def memory(setup: SetUp) -> Iterator[Finding]:
         yield Finding(
             "memory",
             f"Searches read {readable_bytes(needed)} of vectors and graphs, and the data nodes have"
-            f" {readable_bytes(max(cache, 0))} of memory beside their heaps: each search waits for"
+            f" {readable_bytes(max(cache, 0))} of memory left by their heaps: each search waits for"
             " the disk. Add memory or nodes, or take a profile of smaller vectors (reindex"
             " --profile compact, or binary).",
         )
