@@ -33,6 +33,7 @@ from es_imgsearch.serve.tokens import new_token, read_hashes
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.testing import remove_index
 from tests.support.house import until
+from tests.support.imports import import_anew
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
@@ -488,8 +489,7 @@ def test_a_library_that_is_missing(
     library: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    for each in [name for name in sys.modules if name.startswith("es_imgsearch.serve")]:
-        monkeypatch.delitem(sys.modules, each)
+    import_anew(monkeypatch, "es_imgsearch.serve")
     # It ends before it serves: the port is none of this machine.
     words = ["serve", "--index", settings.index, "--address", "192.0.2.1"]
     ended = CliRunner(env={"ES_URL": settings.es_url}).invoke(main, words)

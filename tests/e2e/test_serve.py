@@ -27,6 +27,7 @@ from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.disk_cache import DiskCache
 from es_imgsearch.serve.thumbnails import PictureFiles
 from tests.support.house import House, house_of_module
+from tests.support.imports import import_anew
 
 ADDRESS = "http://127.0.0.1:8080"
 
@@ -289,8 +290,7 @@ def test_an_address_that_no_host_can_have(house: House, address: str):
 
 @pytest.mark.parametrize("library", ["fastapi", "limits", "uvicorn"])
 def test_without_its_libraries(house: House, monkeypatch: pytest.MonkeyPatch, library: str):
-    for name in [name for name in sys.modules if name.startswith("es_imgsearch.serve")]:
-        monkeypatch.delitem(sys.modules, name)
+    import_anew(monkeypatch, "es_imgsearch.serve")
     monkeypatch.setitem(sys.modules, library, None)
     assert "pip install 'es-imgsearch[serve]'" in refused(house)
 
