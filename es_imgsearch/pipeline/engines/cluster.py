@@ -1,0 +1,158 @@
+"""Start Ray on this machine, or join a cluster by its address."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from es_imgsearch.errors import LibraryMissing, SettingsError
+from es_imgsearch.settings import available_cores
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5.0
+_END_SECONDS = 10.0
+
+# Only messages pass through Ray: 80 MiB is the least that it takes.
+_STORE_BYTES: Final = 80 * 2**20
+
+# No message of Ray's own about accelerators that are not there.
+_QUIET: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_SCHEDULER_EVENTS": "0"}
+
+
+def check_ray(address: str | None) -> None:
+    """Check at once that Ray is installed and that somebody answers at the address.
+
+    Raises LibraryMissing or SettingsError.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise LibraryMissing("--engine ray needs Ray: pip install 'es-imgsearch[ray]'.")
+    if address is None:
+        return
+    host, port = _host_and_port(address)
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(
+            f"Nobody answers at the Ray address {address!r} ({_words_of(error)}): give that of the"
+            " cluster's head node, as `ray start --head` prints it."
+        ) from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    is_valid = host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536
+    if "/" in address or "@" in address or address != address.strip() or not is_valid:
+        raise SettingsError(
+            f"{address!r} is no address of a Ray cluster: it is HOST:PORT of the head node, such as"
+            " 10.0.0.5:6379, as `ray start --head` prints it; for Ray on this machine leave it out."
+        )
+    return host, int(port)
+
+
+def _words_of(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Yield the module `ray`, connected; an own Ray is ended afterwards.
+
+    If this process is connected already, as a program that uses the package may be, it stays so.
+    Raises SettingsError.
+    """
+    with _environment(is_local=address is None):
+        import ray
+
+        if ray.is_initialized():
+            yield ray
+            return
+        with contextlib.redirect_stdout(_Discarding()):
+            _init(ray, address)
+            try:
+                yield ray
+            finally:
+                # A cluster that is gone may never answer.
+                ending = threading.Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
+                ending.start()
+                ending.join(_END_SECONDS)
+
+
+def _init(ray: Any, address: str | None) -> None:
+    given: dict[str, Any] = {}
+    if address is None:
+        given = {
+            "num_cpus": available_cores(),
+            "object_store_memory": _STORE_BYTES,
+            "include_dashboard": False,
+        }
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        ray.init(
+            address=address or "local",
+            configure_logging=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **given,
+        )
+    except Exception as error:
+        raise SettingsError(
+            f"Ray cannot be {'started' if address is None else f'reached at {address!r}'}"
+            f" ({_first_line(error)})."
+        ) from error
+    finally:
+        # Ray replaces that of SIGTERM by one that ends without closing anything.
+        if threading.current_thread() is threading.main_thread():
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
+
+
+@contextmanager
+def _environment(*, is_local: bool) -> Iterator[None]:
+    """Set what Ray reads from the environment when it is imported or started.
+
+    A Ray of our own listens on 127.0.0.1 only, and takes orders only with a token that only this
+    process and its children know.
+    """
+    wanted = dict(_QUIET)
+    if is_local:
+        wanted |= {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "bind to the loopback address"
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _Discarding(io.TextIOBase):
+    """Take what Ray prints of actors that end; standard output is for results."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            logger.debug("Ray: %s", text.strip())
+        return len(text)
