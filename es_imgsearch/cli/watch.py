@@ -50,8 +50,21 @@ T = TypeVar("T")
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
-def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, take_over: bool) -> None:
+@click.option("--engine", hidden=True)
+def watch(
+    settings: Settings,
+    roots: tuple[str, ...],
+    allow_deletes: bool,
+    take_over: bool,
+    engine: str | None,
+) -> None:
     """Run the daemon: keep the index up to date until Ctrl-C or SIGTERM."""
+    if engine is not None:
+        raise UsageError(
+            "watch has no --engine: it indexes pictures as they come, in one process. For a first"
+            f" run on many machines, `es-imgsearch sync --engine ray --index {settings.index}` and"
+            " the folders."
+        )
     # In a settings file or the environment an address without a port is no error.
     address_option = click.get_current_context().params["metrics_address"]
     if settings.metrics_port is None and address_option is not None:

@@ -35,7 +35,7 @@ def check_ray(address: str | None) -> None:
 
     Raises LibraryMissing or SettingsError.
     """
-    if importlib.util.find_spec("ray") is None:
+    if not _is_installed():
         raise LibraryMissing("--engine ray needs Ray: pip install 'es-imgsearch[ray]'.")
     if address is None:
         return
@@ -49,13 +49,22 @@ def check_ray(address: str | None) -> None:
         ) from None
 
 
+def _is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("ray") is not None
+    except ValueError:  # blocked by None in sys.modules
+        return False
+
+
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     is_valid = host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536
+    # It may have a password.
+    shown = "What was given" if "@" in address else repr(address)
     if "/" in address or "@" in address or address != address.strip() or not is_valid:
         raise SettingsError(
-            f"{address!r} is no address of a Ray cluster: it is HOST:PORT of the head node, such as"
+            f"{shown} is no address of a Ray cluster: it is HOST:PORT of the head node, such as"
             " 10.0.0.5:6379, as `ray start --head` prints it; for Ray on this machine leave it out."
         )
     return host, int(port)

@@ -107,10 +107,10 @@ class BlockWorker:
             except Exception as error:  # noqa: BLE001 - raised by the driver, with all its stages
                 yield self._news(pipeline, error)
                 return
-            news = self._news(pipeline)
-            if news.outcomes or news.logged or time.monotonic() - said_at >= _SIGN_SECONDS:
+            has_news = not (self._outcomes.empty() and self._logged.records.empty())
+            if has_news or is_done or time.monotonic() - said_at >= _SIGN_SECONDS:
                 said_at = time.monotonic()
-                yield news
+                yield self._news(pipeline)
 
     def _submit(self, pipeline: Pipeline, rows: Iterable[FileRow]) -> None:
         with suppress(Exception):  # `wait_idle` raises it
