@@ -51,7 +51,7 @@ def _shared(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """All settings; units are in their names, and the text under one is its description.
+    """All settings, each with its description under it; units are in their names.
 
     In the environment a setting is `ES_IMGSEARCH_` and its name in capitals; `ES_URL`,
     `ES_API_KEY` and `ES_CA_CERTS` are shared with other Elasticsearch tools. `Settings(...)` uses

@@ -43,9 +43,9 @@ class _Actor:
 
 
 class Actors:
-    """Run in a thread of its own; `take` and `fail` get jobs that ended, with their outcome.
+    """Give blocks to actors, and take what became of their files.
 
-    `fail` gets those that end actors.
+    `take` gets each job that ended, `fail` those that end actors.
     """
 
     def __init__(
@@ -201,8 +201,8 @@ class Actors:
         if not jobs and self._starts_in_a_row >= _STARTS_IN_A_ROW:
             raise EncodersFailed(
                 "Actors of Ray end before they have loaded the model"
-                f" ({_last_line(error)}): is there memory enough for so many, and is es-imgsearch"
-                " installed on each machine?"
+                f" ({_last_line(error)}): is there memory enough for so many, and is this"
+                " package installed on each machine?"
             )
         logger.warning(
             "An actor of Ray ended (process %s); %s of it %s to another one.",
@@ -245,7 +245,7 @@ def _is_busy(actor: _Actor) -> bool:
 
 
 def _most_actors(ray: Any, settings: Settings) -> int:
-    """Return how many actors to start: `workers`, or as many as the cluster has room for."""
+    """Return the number of actors: `workers`, or what the cluster has room for."""
     needs = {"CPU": settings.ray_cpus, "GPU": settings.ray_gpus}
     room: float = 0
     for node in ray.nodes():

@@ -45,7 +45,7 @@ def check_ray(address: str | None) -> None:
     except (OSError, UnicodeError) as error:
         raise SettingsError(
             f"Nobody answers at the Ray address {address!r} ({_words_of(error)}): give that of the"
-            " cluster's head node, as `ray start --head` prints it."
+            " cluster's head node, as Ray prints it when that is started."
         ) from None
 
 
@@ -64,8 +64,9 @@ def _host_and_port(address: str) -> tuple[str, int]:
     shown = "What was given" if "@" in address else repr(address)
     if "/" in address or "@" in address or address != address.strip() or not is_valid:
         raise SettingsError(
-            f"{shown} is no address of a Ray cluster: it is HOST:PORT of the head node, such as"
-            " 10.0.0.5:6379, as `ray start --head` prints it; for Ray on this machine leave it out."
+            f"{shown} is no address of a Ray cluster: it is HOST:PORT of its head node, such as"
+            " 10.0.0.5:6379, as Ray prints it when that is started; for Ray on this machine leave"
+            " it out."
         )
     return host, int(port)
 

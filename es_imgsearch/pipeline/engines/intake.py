@@ -54,9 +54,9 @@ class Intake(ABC):
         unstored: UnstoredFiles | None = None,
         note: Callable[[Acknowledged], None] = lambda _item: None,
     ) -> None:
-        """`slots` is the number of files in flight; `note` gets each item at its acknowledgement.
+        """`slots` is the number of files in flight.
 
-        The other arguments are those of `Pipeline`.
+        `note` gets each item at its acknowledgement.  The other arguments are those of `Pipeline`.
         """
         self._emit = emit
         self._disks = disks or RootDisks()

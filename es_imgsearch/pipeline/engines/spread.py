@@ -161,7 +161,7 @@ class SpreadPipeline(Intake):
 
 
 def _of_an_actor(settings: Settings) -> Settings:
-    """Return the settings of an actor, which has `ray_cpus` cores for readers and model."""
+    """Return the settings of an actor: readers and model have `ray_cpus` cores."""
     cores = max(1, int(settings.ray_cpus))
     update: dict[str, Any] = {"workers": 1}
     for name in ("threads", "read_workers"):
