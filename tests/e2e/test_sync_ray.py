@@ -25,7 +25,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import EngineStalled
+from es_imgsearch.errors import EngineStalled, SettingsError
 from es_imgsearch.pipeline.engines.intake import Intake
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
@@ -79,7 +79,7 @@ def on_ray(house: House, actors: int = 2, **given) -> Indexer:
 
     roots = parse_roots([str(folder) for folder in house.folders])
     engine: Callable[..., Intake] = partial(SpreadPipeline, roots=roots, encoder=house.encoder)
-    return house.indexer(engine=engine, workers=actors, ray_cpus=0.5, **given)
+    return house.indexer(engine=engine, **{"workers": actors, "ray_cpus": 0.5, **given})
 
 
 def synced(house: House, actors: int = 2, **given) -> Indexer:
@@ -425,6 +425,15 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{"ray_gpus": 1.0}, {"ray_cpus": 64.0}, {"workers": 60}])
+def test_a_cluster_without_room_is_a_line(ray_here: object, spread: House, given: dict[str, Any]):
+    spread.pictures(1)
+    with pytest.raises(SettingsError, match="has room for"):
+        synced(spread, **given)
+    assert len(spread.indexed()) == 0
 
 
 # -- what cannot be --------------------------------------------------------------------------

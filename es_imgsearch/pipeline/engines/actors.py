@@ -254,10 +254,10 @@ def _most_actors(ray: Any, settings: Settings) -> int:
             room += min(has.get(name, 0) // each for name, each in needs.items() if each)
     wanted = settings.workers if "workers" in settings.model_fields_set else None
     if room < 1 or (wanted is not None and wanted > room):
-        each = " and ".join(f"{each:g} {name}s" for name, each in needs.items() if each)
         raise SettingsError(
-            f"The Ray cluster has room for {counted(int(room), 'actor')} of {each} (ray_cpus,"
-            f" ray_gpus), and {counted(wanted or 1, 'actor')} are wanted (workers)."
+            f"The Ray cluster has room for {counted(int(room), 'actor')} of ray_cpus ="
+            f" {settings.ray_cpus:g} and ray_gpus = {settings.ray_gpus:g}, which is less than"
+            f" the {wanted or 1} that workers asks for."
         )
     return wanted or int(room)
 

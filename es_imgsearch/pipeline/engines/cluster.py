@@ -106,8 +106,8 @@ def connected(address: str | None) -> Iterator[Any]:
             yield ray
             return
         with contextlib.redirect_stdout(_Discarding()):
-            _init(ray, address)
             try:
+                _init(ray, address)
                 yield ray
             finally:
                 # A cluster that is gone may never answer.
