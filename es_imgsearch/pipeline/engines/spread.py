@@ -46,6 +46,9 @@ from es_imgsearch.write.unstored import UnstoredFiles
 # About 1 kB each.
 _FILES_IN_FLIGHT: Final = 20 * MOST_FILES
 
+# A call of Ray's, such as one that starts an actor on a busy machine, may take seconds.
+_RAY_CALL_SECONDS: Final = 10.0
+
 # Variables with which libraries open buckets; an actor takes those that its machine has not set.
 _OF_BUCKETS: Final = ("AWS_", "S3_", "GOOGLE_", "AZURE_", "FSSPEC_")
 
@@ -154,7 +157,8 @@ class SpreadPipeline(Intake):
         self._in_flight.stop_reading()
         self._writing.close()
         self._disks.close()
-        self._join(deadline)
+        # Ray crashes the process if it is ended while another thread is inside one of its calls.
+        self._join(deadline + _RAY_CALL_SECONDS)
         if self.actors is not None:
             self.actors.close()
         self._cluster.close()
