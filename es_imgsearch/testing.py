@@ -173,11 +173,16 @@ class MemoryStore:
         with self._lock:
             self._seen = (dict(self._documents), dict(self._failures))
 
-    def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
+    def write(
+        self, writes: Sequence[Write], *, refresh: bool = False
+    ) -> dict[str, StoreError | None]:
         self._request()
         with self._lock:
             self.bulks.append(list(writes))
-            return {write.image_id: self._write(write) for write in writes}
+            outcome = {write.image_id: self._write(write) for write in writes}
+        if refresh:
+            self.refresh()
+        return outcome
 
     def _write(self, write: Write) -> StoreError | None:
         image_id = write.image_id
