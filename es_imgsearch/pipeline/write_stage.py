@@ -40,9 +40,9 @@ Bulk = Callable[[Sequence[Write]], Mapping[str, StoreError | None]]
 
 
 class PromptRefresh:
-    """Decide which bulks are refreshed at once; others are by the index's interval, of 1 s.
+    """Decide which bulks are refreshed at once, not by the index's interval of 1 s.
 
-    Those are that carry all that is in flight, so under load none is; at most 4 a second.
+    Those that carry all that is in flight, so under load none; at most 4 a second.
     """
 
     def __init__(
