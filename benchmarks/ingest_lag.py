@@ -37,9 +37,9 @@ from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
 from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.describe_stage import DescribeStage
 from es_imgsearch.pipeline.embed_stage import EmbedStage
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import Job
-from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import load_settings

@@ -44,6 +44,7 @@ CARRIED_OUT = {
     "::test_text_in_pictures_is_read_on_request",
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
     "cli.printing.lines:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
+    "cli.sync:_is_on_ray": "e2e/test_sync_ray.py::test_an_address_without_the_engine_is_a_line",
     "cli.status:_print_generations": f"{ADVICE}::test_status_names_what_to_do_with_generations",
     "cli.status:_tuning_line": f"{ADVICE}::test_status_names_what_to_run",
     "cli.status:status": f"{CODES}::test_the_command_line_trains_applies_and_searches",
@@ -186,6 +187,7 @@ OF_OPTIONS = {
 
 # "pip install ...": see `test_what_is_to_be_installed_is_an_extra`.
 OF_PACKAGES = {
+    "pipeline.engines.cluster:check_ray",
     "cli.serving.serve:serve", "describe.ocr:TextInImage.missing", "describe.ocr:_only",
     "duplicates.corners:_opencv", "embed.runtime.network:torch_missing", "embed.timm:_config",
     "embed.weights:package_folder", "files.hdf5:load_h5py", "files.parquet:load_pyarrow",

@@ -449,12 +449,14 @@ def test_an_address_that_leads_nowhere_is_a_page_for_people(
     assert told.headers.get("allow") == shown.headers.get("allow")
 
 
-def test_a_refused_search_can_be_corrected_under_the_names_that_the_form_has(client: TestClient):
+def test_a_refused_search_is_corrected_under_the_names_that_the_form_has(client: TestClient):
     shown = client.get("/?q=cat&when=never&min_relevance=0.5", headers=BROWSER)
     assert shown.status_code == 400
     for label, name, value in (
-        ("Words", "q", "cat"), ("When", "when", "never"), ("Relevance at least", "min_relevance", 0.5)
-    ):  # fmt: skip
+        ("Words", "q", "cat"),
+        ("When", "when", "never"),
+        ("Relevance at least", "min_relevance", 0.5),
+    ):
         assert f'<label>{label} <input name="{name}" value="{value}"></label>' in shown.text
 
 

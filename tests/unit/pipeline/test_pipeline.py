@@ -35,8 +35,8 @@ from es_imgsearch.errors import (
     StoreRejected,
     StoreUnreachable,
 )
-from es_imgsearch.pipeline import pipeline
-from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.pipeline.engines import intake as pipeline
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Change, FileState, Grid, Picture, Root, image_id
