@@ -21,8 +21,8 @@ _CANDIDATES_PER_HIT = 2
 _WIDTH_DECIDES_UP_TO_K = 10
 
 
-# Elasticsearch merges up to 5 GB by itself, so a shard of 40 GB has eight large segments and more; up
-# to 20 GB it has two, and a merge writes no more than half of what is kept free for it (`plan`).
+# By itself Elasticsearch merges up to 5 GB, so a shard of 40 GB has eight large segments and more;
+# up to 20 GB it has two, and a merge writes half of what is kept free for it (`plan`).
 MAX_MERGED_SEGMENT: Final = "20gb"
 
 

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.state import REFRESH_OFF
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import StoreUnreachable

@@ -288,7 +288,7 @@ def _open_index(
     try:
         info = loading.open_upgraded(store)
     except IndexMissing:
-        info = loading.create_loading_index(store, settings, reader.origin, options.profile, dims)
+        info = loading.create_loading_index(store, settings, reader, options.profile, dims)
         note(f"Made index {store.index!r}, which is searched when the import has ended.")
         return info
     loading.check_seal(info, settings, reader.origin, dims)
