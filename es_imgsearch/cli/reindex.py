@@ -69,7 +69,7 @@ def reindex(
     cancel: bool,
     as_json: bool,
 ) -> None:
-    """Change encoder, profile, shards or preload while the index is searched and watched.
+    """Change encoder, profile, shards or preload, while searches and daemons go on.
 
     Without a change, it renews an index of an earlier version, if `status` says so.
 

@@ -301,7 +301,7 @@ class Generations:
         self._connection.refresh()
 
     def merge(self, *, wait_seconds: float, segments: int = 1) -> bool:
-        """Merge each shard into so few segments; return False if that takes longer than this."""
+        """Merge each shard into so many segments; False if that takes longer."""
         patient = self._connection.client.options(request_timeout=wait_seconds)
         try:
             replace(self._connection, client=patient).request(

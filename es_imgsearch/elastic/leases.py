@@ -214,7 +214,7 @@ class Lease:
         self._news.set()
 
     def leave(self) -> None:
-        """End without deleting the documents: they say what a killed process would leave."""
+        """End without deleting the documents, as a killed process does."""
         with self._lock:
             self._held.clear()
         self.release()

@@ -21,9 +21,7 @@ _CANDIDATES_PER_HIT = 2
 _WIDTH_DECIDES_UP_TO_K = 10
 
 
-# By itself Elasticsearch merges up to 5 GB, so a shard of 40 GB has eight large segments and more;
-# up to 20 GB it has two, and a merge writes half of what is kept free for it (`plan`).
-MAX_MERGED_SEGMENT: Final = "20gb"
+LARGEST_SEGMENT: Final = "merge.policy.max_merged_segment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,9 @@ class ShardLayout:
 
     `replicas` None: one more copy once there are two data nodes.  `preload`: endings of the files
     that are read into memory when a shard is opened; None was never chosen, () means none.
+    `max_merged_segment` None: that of mappings/common.json.  By itself Elasticsearch merges up to
+    5 GB, so a shard of 40 GB has eight large segments and more; up to 20 GB it has two, and a merge
+    writes half of what is kept free for it (`plan`).
     """
 
     shards: int = 1
@@ -59,13 +60,12 @@ class ShardLayout:
         return {"auto_expand_replicas": False, "number_of_replicas": self.replicas}
 
     def to_settings(self) -> dict[str, Any]:
-        merged = self.max_merged_segment or MAX_MERGED_SEGMENT
-        return {
-            "number_of_shards": self.shards,
-            **self.copies(),
-            **({} if self.preload is None else {"store.preload": list(self.preload)}),
-            "merge.policy.max_merged_segment": merged,
-        }
+        settings = {"number_of_shards": self.shards, **self.copies()}
+        if self.preload is not None:
+            settings["store.preload"] = list(self.preload)
+        if self.max_merged_segment is not None:
+            settings[LARGEST_SEGMENT] = self.max_merged_segment
+        return settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from es_imgsearch.elastic.mapping import (
     DEFAULT_SIMILARITY,
     check_reducible,
     has_present_analysers,
+    load_json,
     load_profile,
     new_meta,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta, Seal
-from es_imgsearch.elastic.meta_entries import MAX_MERGED_SEGMENT, ShardLayout
+from es_imgsearch.elastic.meta_entries import LARGEST_SEGMENT, ShardLayout
 from es_imgsearch.elastic.server import version
 from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
@@ -169,7 +170,8 @@ def _arrange(
     if replicas is not None:
         store.set_copies(replace(layout, replicas=replicas))
     if layout.max_merged_segment is None:
-        body = {"index": {"merge.policy.max_merged_segment": MAX_MERGED_SEGMENT}}
+        largest = load_json("mappings", "common.json")["settings"][LARGEST_SEGMENT]
+        body = {"index": {LARGEST_SEGMENT: largest}}
         store.connection.request("PUT", f"/{store.connection.pictures}/_settings", body)
 
 

@@ -1,4 +1,4 @@
-"""Switch refresh off while many pictures are loaded, and on again whatever ends the load.
+"""Switch refresh off for a large load, and on again whatever ends it.
 
     refresh_off ──▶ lease `load:refresh` with the interval of before ──▶ refresh_interval -1
          │  every 30 s, or 1,000 pictures: a refresh, so that searches see what was stored

@@ -67,7 +67,7 @@ def count_segments(store: Store, *, has_graph: bool) -> Segments | None:
 
 
 def _documents_of_shards(answer: Mapping[str, Any]) -> Iterator[list[int]]:
-    """Yield the numbers of documents of the searched segments of each primary shard."""
+    """Yield the documents of each searched segment, by primary shard."""
     for index in answer.get("indices", {}).values():
         for copies in index.get("shards", {}).values():
             for copy in copies:
@@ -85,7 +85,10 @@ def merge_words(segments: Mapping[str, Any]) -> str:
 
 
 def merge_segments(store: Store) -> bool:
-    """Merge each shard into few segments, of 20 GB at most; False if it goes on by itself."""
+    """Merge each shard into segments of 20 GB at most.
+
+    Returns False if that takes longer than half an hour; it goes on by itself.
+    """
     stats = store.connection.request(
         "GET", f"/{store.connection.pictures}/_stats/store", params={"level": "shards"}
     )
