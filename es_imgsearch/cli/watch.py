@@ -182,7 +182,7 @@ def open_indexer(
 
 @contextmanager
 def first_load(indexer: Indexer, settings: Settings) -> Iterator[None]:
-    """Load an empty index without refreshing it each second; one with pictures as usual."""
+    """Load an empty index with refresh off; one with pictures as usual."""
     from es_imgsearch.manage.production.refreshing import refresh_off
 
     store = indexer.context.store

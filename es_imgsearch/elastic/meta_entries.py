@@ -26,7 +26,7 @@ LARGEST_SEGMENT: Final = "merge.policy.max_merged_segment"
 
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """Shards of an index, how many more copies of each it has, and how they lie on disk.
+    """Shards of an index, their copies, and how they are stored and opened.
 
     `replicas` None: one more copy once there are two data nodes.  `preload`: endings of the files
     that are read into memory when a shard is opened; None was never chosen, () means none.

@@ -1,4 +1,4 @@
-"""Count the segments of an index, which each search walks one by one, and merge them.
+"""Count the segments of an index, each of which a search walks; merge them.
 
 The graph of each segment is searched on its own: seven segments cost a search 2.5 times what one
 does (5.4 ms instead of 2.2; 100,000 vectors of 512 dims, the same recall).
@@ -42,7 +42,7 @@ class Segments:
 
 
 def count_segments(store: Store, *, has_graph: bool) -> Segments | None:
-    """Count them; None where the key may not (it takes the right `monitor` on the index)."""
+    """Count segments; None for a key without the right `monitor` on the index."""
     try:
         answer = store.connection.request(
             "GET",
