@@ -1,12 +1,13 @@
 """Compare what `plan` says with the disk that an index of 200,000 documents takes.
 
-    python benchmarks/plan.py [--count N] [--dims D] [--profile PROFILE]... [--json FILE]
+    python benchmarks/plan.py [--count N] [--dims D] [--encoder NAME] [--profile PROFILE]...
+        [--json FILE]
 
-Documents have clustered unit vectors and the fields of a photograph as `sync --encoder starter`
-stores them, with values of their own.  `formula` plans without an index; `measured` by the index
-itself, through the disk usage API.  Weighed is one segment a shard, without the copies that are
-kept for replicas: the index is loaded without graphs, flushed, and merged once, as soon as
-Elasticsearch says that nobody needs the copies.
+Documents have clustered unit vectors and the fields of a photograph as `sync` stores them with
+this encoder (clip, or starter, which adds tags), with values of their own.  `formula` plans without
+an index; `measured` by the index itself, through the disk usage API.  Weighed is one segment a
+shard, without the copies that are kept for replicas: the index is loaded without graphs, flushed,
+and merged once, as soon as Elasticsearch says that nobody needs the copies.
 
 Needs an Elasticsearch (`make es-up`, or ES_URL); the indices it makes are removed, one after the
 other.  All five profiles take about 8 minutes on two cores.
@@ -59,11 +60,9 @@ def clustered(count: int, dims: int, seed: int) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def fields(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Fields of one photograph; two in three have EXIF."""
+def fields(number: int, rng: np.random.Generator, *, has_tags: bool = False) -> dict[str, Any]:
+    """Fields of one photograph; two in three have EXIF.  `starter` adds tags with scores."""
     day, colours = f"{rng.integers(1, 28):02}", rng.choice(COLOURS, 3, replace=False).tolist()
-    things = rng.choice(THINGS, 2, replace=False).tolist()
-    scores = rng.choice(THINGS, 12, replace=False).tolist()
     found: dict[str, Any] = {
         "image_id": rng.bytes(16).hex(),
         "image_name": f"IMG_{number}.jpg",
@@ -88,9 +87,11 @@ def fields(number: int, rng: np.random.Generator) -> dict[str, Any]:
         "monochrome": False,
         "transparent": False,
         "perceptual_hash": rng.bytes(8).hex(),
-        "tags": things,
-        "tag_scores": {each: round(float(rng.uniform(0.1, 0.9)), 4) for each in scores},
     }
+    if has_tags:
+        scores = rng.choice(THINGS, 12, replace=False).tolist()
+        found["tags"] = scores[:2]
+        found["tag_scores"] = {each: round(float(rng.uniform(0.1, 0.9)), 4) for each in scores}
     if number % 3:
         found |= {
             "taken_at": f"2024-05-{day}T{number % 24:02}:{number % 60:02}:{number % 59:02}",
@@ -144,7 +145,7 @@ def filled(meta: Meta, documents: Sequence[bytes], vectors: npt.NDArray[Any]) ->
             assert store.generations.merge(wait_seconds=1200)
             store.connection.request("POST", f"/{name}/_flush")
             store.refresh()
-            if not kept_bytes(store):
+            if kept_share(store) < 0.01:
                 break
             wait_until_prunable(store)
         yield store
@@ -153,21 +154,18 @@ def filled(meta: Meta, documents: Sequence[bytes], vectors: npt.NDArray[Any]) ->
         store.connection.client.close()
 
 
-def kept_bytes(store: Store) -> int:
-    """Return the bytes of copies that are kept for replicas."""
-    (usage,) = disk_usage(store)
-    return int(usage["fields"].get("_recovery_source", {}).get("total_in_bytes", 0))
-
-
-def disk_usage(store: Store) -> list[Any]:
+def kept_share(store: Store) -> float:
+    """Return the share of copies that are kept for replicas."""
     answer = store.connection.request(
         "POST", f"/{store.index}/_disk_usage", params={"run_expensive_tasks": "true"}
     )
-    return [each for name, each in answer.items() if name != "_shards"]
+    (usage,) = (each for name, each in answer.items() if name != "_shards")
+    kept = usage["fields"].get("_recovery_source", {}).get("total_in_bytes", 0)
+    return float(kept / usage["all_fields"]["total_in_bytes"])
 
 
 def wait_until_prunable(store: Store) -> None:
-    """Wait until nobody needs the copies of the documents that are written, or a while."""
+    """Wait until nobody needs the copies of the documents, or a while."""
     deadline = time.monotonic() + PRUNE_SECONDS
     while time.monotonic() < deadline:
         answer = store.connection.request(
@@ -189,9 +187,11 @@ def wait_until_prunable(store: Store) -> None:
         time.sleep(2)
 
 
-def metas(profiles: Sequence[str], vectors: npt.NDArray[np.float32]) -> Iterator[tuple[Meta, Any]]:
+def metas(
+    encoder: str, profiles: Sequence[str], vectors: npt.NDArray[np.float32]
+) -> Iterator[tuple[Meta, Any]]:
     """Yield `_meta` and the vectors to store of each profile."""
-    seal = Seal("bench", "1", vectors.shape[1], "1")
+    seal = Seal(encoder, "1", vectors.shape[1], "1")
     for profile in profiles:
         reduction: Reduction | None = None
         if profile == "reduced":
@@ -201,20 +201,27 @@ def metas(profiles: Sequence[str], vectors: npt.NDArray[np.float32]) -> Iterator
         yield new_meta(seal, profile, "cosine", entry), stored
 
 
-def planned(dims: int, count: int, profile: str, measured: Measured | None) -> int:
-    made = make_plan(count, index="bench", dims=dims, profile=profile, measured=measured)
+def planned(meta: Meta, count: int, measured: Measured | None) -> int:
+    made = make_plan(
+        count,
+        index="bench",
+        encoder=meta.seal.name,
+        dims=meta.seal.dims,
+        profile=meta.profile,
+        measured=measured,
+    )
     return made.profiles[0].sizes.disk_bytes
 
 
 def row(meta: Meta, documents: Sequence[bytes], vectors: npt.NDArray[Any]) -> dict[str, object]:
     began = time.monotonic()
-    count, dims = len(vectors), meta.seal.dims
+    count = len(vectors)
     with filled(meta, documents, vectors) as store:
         stats = store.connection.request("GET", f"/{store.index}/_stats/store")
         disk = stats["_all"]["primaries"]["store"]["size_in_bytes"]
         measured = measure_index(store)
-    formula = planned(dims, count, meta.profile, None)
-    by_index = planned(dims, count, meta.profile, measured)
+    formula = planned(meta, count, None)
+    by_index = planned(meta, count, measured)
     return {
         "profile": meta.profile,
         "disk, MB": disk / 1e6,
@@ -232,16 +239,20 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--dims", type=int, default=256)
+    parser.add_argument("--encoder", choices=["clip", "starter"], default="clip")
     parser.add_argument("--profile", action="append", help="all, if none is given")
     given = parser.parse_args()
     vectors = clustered(given.count, given.dims, seed=1)
     rng = np.random.default_rng(1)
-    documents = [orjson.dumps(fields(number, rng)) for number in range(given.count)]
+    has_tags = given.encoder == "starter"
+    documents = [
+        orjson.dumps(fields(number, rng, has_tags=has_tags)) for number in range(given.count)
+    ]
     rows = []
-    for meta, stored in metas(given.profile or profile_names(), vectors):
+    for meta, stored in metas(given.encoder, given.profile or profile_names(), vectors):
         rows.append(row(meta, documents, stored))
         print(rows[-1], file=sys.stderr, flush=True)
-    report(f"{given.count:,} documents of {given.dims} dims", rows, given.json)
+    report(f"{given.count:,} documents of {given.dims} dims ({given.encoder})", rows, given.json)
 
 
 if __name__ == "__main__":
