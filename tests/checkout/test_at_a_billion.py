@@ -125,6 +125,12 @@ def test_what_plan_prints_is_shown():
     assert f"```text\n{shown_plan()}\n```" in text
 
 
+def test_what_the_page_on_planning_shows_is_printed():
+    text = (CHECKOUT / "docs" / "how-to" / "plan-an-index.md").read_text("utf-8")
+    shown = run("plan --pictures 10000000 --nodes 3").split("\n\n")[0]
+    assert f"```text\n{shown}\n```" in text
+
+
 def test_the_tables_are_computed():
     lines = [line for line in PAGE.read_text("utf-8").splitlines() if re.match(r"\|.*\d", line)]
     assert lines == [*rows_of_nodes(), *rows_of_ingest()]
