@@ -22,7 +22,7 @@ from es_imgsearch.manage.production.refreshing import left_off, refresh_off, res
 from es_imgsearch.manage.transfer.export import export_pictures
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
 from es_imgsearch.settings import Settings
-from tests.support.house import House, until
+from tests.support.house import House, paint, until
 
 
 def interval(store: Store) -> str | None:
@@ -218,6 +218,41 @@ def test_ctrl_c_switches_it_on_again(house: House, killed: Callable[[int], None]
     killed(signal.SIGINT)
     assert interval(house.store) == "1s"
     assert not left_off(house.store)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_first_sync_that_is_stopped(
+    real_store: Store, settings: Settings, tmp_path: Path, number: int
+):
+    """The command itself; the next one goes on, and all is found."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(300):
+        paint(folder / f"{seed}.png", seed)
+    assert run(settings, "init", "--encoder", "starter").exit_code == 0
+    command = [str(Path(sys.executable).with_name("es-imgsearch")), "sync", str(folder)]
+    environment = {**os.environ, "ES_URL": settings.es_url, "ES_IMGSEARCH_LEASE_SECONDS": "2"}
+    process = subprocess.Popen(
+        [*command, "--index", settings.index],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: interval(real_store) == "-1" or process.poll() is not None, 120)
+        assert process.poll() is None
+        process.send_signal(number)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    assert interval(real_store) == ("-1" if number == signal.SIGKILL else "1s")
+    until(lambda: left_off(real_store) == (number == signal.SIGKILL))
+    assert run(settings, "sync", str(folder)).exit_code == 0
+    assert interval(real_store) == "1s"
+    assert real_store.listings.count() == 300
 
 
 @pytest.mark.process

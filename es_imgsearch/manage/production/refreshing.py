@@ -171,9 +171,9 @@ def _release(lease: Lease) -> None:
 def _interval(store: Store) -> str | None:
     """Read the interval that is set; None where it is Elasticsearch's own."""
     path = f"/{store.connection.pictures}/_settings/index.refresh_interval"
-    (found,) = store.connection.request("GET", path).values() or ({},)
-    interval: str | None = found.get("settings", {}).get("index", {}).get("refresh_interval")
-    return interval
+    answer: Mapping[str, Any] = store.connection.request("GET", path)
+    # Without a value the index is left out.
+    return next((each["settings"]["index"]["refresh_interval"] for each in answer.values()), None)
 
 
 def _put_interval(store: Store, interval: str | None) -> None:
