@@ -47,6 +47,8 @@ ASSUMED_WRITES_PER_SECOND: Final = 4000.0
 _LEAST_MEASURED: Final = 1000
 _BINARY_MIN_DIMS: Final = 64
 _EXACT_MOST: Final = 10_000
+# Their segments are worth merging after the first load.
+_MERGED_FROM: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,8 @@ def _of_profile(
     shards = f" --shards {sizes.shards}" if sizes.shards > 1 else ""
     replicas = f" --replicas {load.replicas}" if load.nodes > 1 else ""
     init = f"es-imgsearch init --index {index} --encoder {encoder or 'NAME'}{options}"
-    tune = [] if name == "exact" else [f"es-imgsearch tune --index {index}"]
+    merge = " --merge" if load.pictures >= _MERGED_FROM else ""
+    tune = [] if name == "exact" else [f"es-imgsearch tune --index {index}{merge}"]
     return ProfilePlan(
         profile=name,
         about=load_profile(name)["_meta"]["about"],
