@@ -89,7 +89,7 @@ class Tuning:
     A top-level kNN search of Elasticsearch 8.19.13 compares num_candidates · oversample vectors
     a shard again, not k · oversample as documented: 50 · 2 and 100 · 1 found the same
     (recall@100 of 1-bit codes: .785 with 100 · 2 and with 200 · 1, .986 with 500 · 2,
-    200 · 5 and 1000 · 1).
+    200 · 5 and 1000 · 1).  9.4 compares k · oversample, so `knn_body` asks for k = num_candidates.
     """
 
     num_candidates: int = 50
