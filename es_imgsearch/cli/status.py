@@ -47,6 +47,11 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
+    if found["read_only"]:
+        print_line(
+            "nothing is stored now, since the index is read-only:"
+            f" `es-imgsearch doctor --index {found['index']}` says why"
+        )
     if found["analysers_outdated"]:
         print_line(renewing_words(found["index"], found["profile"]))
     print_line(_tuning_line(found))

@@ -53,6 +53,7 @@ def index_status(store: Store) -> dict[str, Any]:
     calibrated            kinds of queries whose relevance `calibrate` fitted, such as text
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
     codes                 None without binary codes; `missing`: pictures without a code
+    read_only             True while a disk of Elasticsearch is full, or somebody set it
     next, before          generations that `reindex` builds and keeps, or None; `builder`: the
                           process that builds one, or did until it was killed
 
@@ -103,6 +104,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "segments": None if segments is None else segments.to_dict(),
         "next": _generation(store, generations.next, building),
         "before": _generation(store, generations.before, building),
+        "read_only": any(each.startswith("read_only") for each in info.blocks),
         "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }
