@@ -391,7 +391,7 @@ def test_a_document_that_is_refused_alone_for_ever_keeps_no_slot(
     for n in range(4):
         bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
     bench.submit("0.png", "1.png", "2.png")
-    assert bench.pipeline.wait_idle(5.0)
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
     failure = bench.failure("1.png")
     assert failure["error_class"] == "rejected"
     assert "429" in failure["message"]
