@@ -20,6 +20,7 @@ from es_imgsearch.cli.options import (
 )
 from es_imgsearch.cli.watch import (
     check_folders,
+    first_load,
     in_each_generation,
     open_indexer,
     take_over_roots_of,
@@ -92,7 +93,7 @@ def sync(
                 indexer.check_excludes()
                 with progress_bar("files") as on_file:
                     submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
-            with progress(indexer):
+            with first_load(indexer, settings), progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
             is_taken_in = not allow_deletes or _release_taken_in(indexer, settings)

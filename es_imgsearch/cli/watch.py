@@ -208,6 +208,24 @@ def open_indexer(
         indexer.pipeline.close()
 
 
+@contextmanager
+def first_load(indexer: Indexer, settings: Settings) -> Iterator[None]:
+    """Load an empty index with refresh off; one with pictures as usual."""
+    from es_imgsearch.manage.production.refreshing import refresh_off
+
+    store = indexer.context.store
+    if store.listings.count():
+        yield
+        return
+    with refresh_off(
+        store,
+        settings,
+        lambda text: click.echo(text, err=True),
+        stored=lambda: indexer.counts.stored,
+    ):
+        yield
+
+
 def take_over_roots_of(settings: Settings, roots: tuple[str, ...]) -> None:
     from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.given_roots import parse_roots

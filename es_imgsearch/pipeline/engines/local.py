@@ -25,7 +25,7 @@ from es_imgsearch.pipeline.jobs import (
 )
 from es_imgsearch.pipeline.read_stage import ReadStage
 from es_imgsearch.pipeline.vector_source import VectorSource
-from es_imgsearch.pipeline.write_stage import WriteStage
+from es_imgsearch.pipeline.write_stage import PromptRefresh, WriteStage
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, Embedded, Root
@@ -85,8 +85,9 @@ class Pipeline(Intake):
             _look_up_vectors, store, grid is not None, stopping=self.stopping, outage=self.outage
         )
         # From the last stage to the first: each is given the one that follows it.
+        prompt = PromptRefresh(self._in_flight.__len__)
         self._writing = WriteStage(
-            lambda writes: store.documents.write(writes),
+            lambda writes: store.documents.write(writes, refresh=prompt.is_due(len(writes))),
             lambda ids: store.documents.states(ids),
             is_writable=lambda image_id: store.documents.is_writable(image_id),
             emit=self._acknowledging.put,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
 
-import es_imgsearch
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.retry import Outage
 from es_imgsearch.embed.context import IndexContext
@@ -89,7 +89,7 @@ class SpreadPipeline(Intake):
             settings=_of_an_actor(settings),
             roots=roots,
             index=context.info.name,
-            version=es_imgsearch.__version__,
+            version=version("es-imgsearch"),
             encoder=encoder,
             environment={
                 name: value for name, value in os.environ.items() if name.startswith(_OF_BUCKETS)

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 
-import es_imgsearch
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.retry import Outage
 from es_imgsearch.elastic.store import Store
@@ -58,9 +58,10 @@ class BlockWorker:
         return News(process=f"{os.getpid()} on {socket.gethostname()}")
 
     def _open(self, plan: SpreadPlan) -> None:
-        if plan.version != es_imgsearch.__version__:
+        installed = version("es-imgsearch")
+        if plan.version != installed:
             raise SettingsError(
-                f"{socket.gethostname()} has es-imgsearch {es_imgsearch.__version__}, and this"
+                f"{socket.gethostname()} has es-imgsearch {installed}, and this"
                 f" machine {plan.version}: install the same version on all."
             )
         _check_roots(plan.roots)

@@ -154,7 +154,7 @@ FLOW_FILES = {
 HELPERS = re.compile(
     r"InFlight\.(acquire_slot|mark_\w+|wait_idle|is_all_read|wake|jobs_to_read)"
     r"|VectorSource\.recent|Intake\.(fatal|wait_idle)|DescribeStage\.prepare"
-    r"|InProcessEncoder\.embed_texts|vector_fields|region_fields"
+    r"|InProcessEncoder\.embed_texts|vector_fields|region_fields|PromptRefresh\.is_due"
 )
 
 
