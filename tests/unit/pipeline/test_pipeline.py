@@ -35,8 +35,9 @@ from es_imgsearch.errors import (
     StoreRejected,
     StoreUnreachable,
 )
-from es_imgsearch.pipeline.engines import intake as pipeline
+from es_imgsearch.pipeline.engines import intake
 from es_imgsearch.pipeline.engines.local import Pipeline
+from es_imgsearch.pipeline.jobs import max_files_in_flight
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Change, FileState, Grid, Picture, Root, image_id
@@ -713,7 +714,7 @@ def test_tiles_count_as_pictures_do(
     settings = load_settings(
         {"queue_memory_mb": memory_mb, "queue_size": queue_size}, environment={}
     )
-    assert pipeline.max_files_in_flight(settings, encoder, grid) == expected
+    assert max_files_in_flight(settings, encoder, grid) == expected
 
 
 def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up(
@@ -795,7 +796,7 @@ def test_closing_finishes_what_is_in_flight(bench: Bench):
 
 def test_closing_waits_for_the_model_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     """A thread in the middle of a model when the interpreter ends takes the process down."""
-    monkeypatch.setattr(pipeline, "_END_SECONDS", 0.05)
+    monkeypatch.setattr(intake, "_END_SECONDS", 0.05)
     entered = threading.Event()
 
     def embed(_pixels: object) -> None:
@@ -814,7 +815,7 @@ def test_closing_waits_for_the_model_itself(bench: Bench, monkeypatch: pytest.Mo
 def test_closing_waits_for_no_answer_that_describers_wait_for(
     make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pipeline, "_END_SECONDS", 0.05)
+    monkeypatch.setattr(intake, "_END_SECONDS", 0.05)
     asked, answered = threading.Event(), threading.Event()
 
     real_info, opened = MemoryStore.info, threading.Event()
