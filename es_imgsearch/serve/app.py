@@ -130,7 +130,7 @@ def create_app(
         app.add_middleware(RootPath, root_path=root_path, routes=app.routes)
     logs = [] if access_log is None else [access_log.observe]
     app.add_middleware(Observe, in_progress=metrics.in_progress, observers=[metrics.observe, *logs])
-    add_problems(app)
+    add_problems(app, pictures.index)
     describe(app, needs_token=bool(tokens))
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)

@@ -10,6 +10,7 @@ People whose browser asks for a page are shown one, but for the API's own addres
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -34,11 +35,13 @@ from es_imgsearch.errors import (
     expected_value,
     shown_value,
 )
+from es_imgsearch.manage.production.roles import role_advice
 
 logger = logging.getLogger(__name__)
 
 # After which a client may ask again, while Elasticsearch does not answer.
 RETRY_SECONDS = 5
+_DENIED_SECONDS = 60.0
 
 _MOST_LETTERS = 4000
 
@@ -64,12 +67,35 @@ class TooManyRequests(ImgSearchError):
         self.seconds = seconds
 
 
-def add_problems(app: FastAPI) -> None:
-    """Answer every error of the application in the one form."""
+class _Denied:
+    """Logs each refusal of Elasticsearch once a minute, however many requests meet it."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def log(self, detail: str) -> None:
+        now = time.monotonic()
+        self._logged = {each: at for each, at in self._logged.items() if now - at < _DENIED_SECONDS}
+        if detail not in self._logged:
+            self._logged[detail] = now
+            logger.warning("%s", detail)
+
+
+def add_problems(app: FastAPI, index: str = "images") -> None:
+    """Answer every error of the application in the one form.
+
+    `index` is the one whose key a refusal of Elasticsearch asks for.
+    """
+    denied, advice = _Denied(), role_advice("serve", index)
 
     @app.exception_handler(ImgSearchError)
     async def own(request: Request, error: ImgSearchError) -> Response:
-        return _answer(request, status_of(error), str(error), _headers_of(error))
+        detail = str(error)
+        if isinstance(error, StoreDenied):
+            detail = f"{detail} {advice}"
+            # Who runs the service can end it, and is not the one who asks.
+            denied.log(detail)
+        return _answer(request, status_of(error), detail, _headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

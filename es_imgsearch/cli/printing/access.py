@@ -16,16 +16,11 @@ def naming_the_role(index: str) -> Iterator[None]:
     try:
         yield
     except StoreDenied as error:
-        from es_imgsearch.manage.production.roles import least_role
+        from es_imgsearch.manage.production.roles import role_advice
 
-        command = _command()
-        role = least_role(command)
-        if role is None:
+        if (advice := role_advice(_command(), index)) is None:
             raise
-        raise StoreDenied(
-            f"{error} `{command}` takes a key of role {role}, which `es-imgsearch keys create"
-            f" --role {role} --expires 90d --index {index}` makes."
-        ) from error
+        raise StoreDenied(f"{error} {advice}") from error
 
 
 def _command() -> str:
