@@ -78,10 +78,6 @@ class PictureFiles:
         # One at a time: a preview of 1600 pixels takes a reading process 8 MB more.
         self._preview_workers = ReadWorkers(_plan(settings, PREVIEW_PIXELS), 1)
 
-    @property
-    def index(self) -> str:
-        return self._store.index
-
     def close(self) -> None:
         """End the reading processes."""
         self._workers.close()

@@ -176,7 +176,7 @@ LEAST_ROLE: Final[Mapping[str, str]] = {
 
 
 def role_advice(command: str, index: str) -> str | None:
-    """Say which role a command takes, and how its key is made; None if it takes no key."""
+    """Name the role that a command takes, and how its key is made; None for none."""
     role = least_role(command)
     if role is None:
         return None

@@ -180,7 +180,7 @@ def export_originals(
     on_problem: Callable[[str], None],
     on_page: Callable[[int], None] = lambda _number: None,
 ) -> CopyCounts:
-    """Copy the originals of the pictures that match these filters; return what was done.
+    """Copy the originals of the pictures that match filters; return what was done.
 
     What cannot be copied is reported by `on_problem`, one at a time, and the rest goes on; an
     outage of Elasticsearch is waited out.
