@@ -68,12 +68,19 @@ class TooManyRequests(ImgSearchError):
 
 
 class _Denied:
-    """Logs each refusal of Elasticsearch once a minute, however many requests meet it."""
+    """Says which key to make; logs each refusal of Elasticsearch once a minute."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: str) -> None:
+        self._advice = role_advice("serve", index)
         self._logged: dict[str, float] = {}
 
-    def log(self, detail: str) -> None:
+    def detail(self, error: StoreDenied) -> str:
+        detail = f"{error} {self._advice}"
+        # Who runs the service can end it, and is not the one who asks.
+        self._log(detail)
+        return detail
+
+    def _log(self, detail: str) -> None:
         now = time.monotonic()
         self._logged = {each: at for each, at in self._logged.items() if now - at < _DENIED_SECONDS}
         if detail not in self._logged:
@@ -86,16 +93,11 @@ def add_problems(app: FastAPI, index: str = "images") -> None:
 
     `index` is the one whose key a refusal of Elasticsearch asks for.
     """
-    denied, advice = _Denied(), role_advice("serve", index)
+    app.state.denied = _Denied(index)
 
     @app.exception_handler(ImgSearchError)
     async def own(request: Request, error: ImgSearchError) -> Response:
-        detail = str(error)
-        if isinstance(error, StoreDenied):
-            detail = f"{detail} {advice}"
-            # Who runs the service can end it, and is not the one who asks.
-            denied.log(detail)
-        return _answer(request, status_of(error), detail, _headers_of(error))
+        return _answer(request, status_of(error), detail_of(request, error), _headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -115,6 +117,12 @@ def add_problems(app: FastAPI, index: str = "images") -> None:
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("A request failed", exc_info=error)
         return _answer(request, 500, "The service failed at this request; its log says why.")
+
+
+def detail_of(request: Request, error: ImgSearchError) -> str:
+    """Return what an answer says of an error; of a key that lacks a right, which to make."""
+    denied = getattr(request.app.state, "denied", None)
+    return denied.detail(error) if denied and isinstance(error, StoreDenied) else str(error)
 
 
 def _wants_page(request: Request) -> bool:

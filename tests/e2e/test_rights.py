@@ -285,7 +285,13 @@ def test_a_field_that_is_missing_is_added(office: Office, tmp_path: Path):
     older.done("init", "--encoder", "fake")
     as_schema(older.store(), 3)
     sync = ("sync", f"photos={older.photos}")
-    refused(older, "watch", on(BOTH, "indices:admin/mapping/put"), *sync)
+    less = older.key_without(
+        "watch", on(BOTH.replace("I", older.index), "indices:admin/mapping/put")
+    )
+    ran = older.run(*sync, key=less)
+    # Elasticsearch 8 lets `index` do, and warns that the next version does not.
+    assert ran.exit_code != 0
+    assert "update mapping action" in str(ran.exception) or "mapping/put" in ran.stderr
     older.done(*sync, key=older.key("watch"))
 
 
@@ -411,8 +417,9 @@ def test_a_repository_is_made_and_restored_from_with_the_key_of_restores(
         refused(kept, "restore", on(ALL, privilege), *restore)
         kept.run("drop", "--yes")
         kept.done(*restore, key=key)
-    assert "No differences" in kept.done("verify", f"photos={kept.photos}", key=kept.key("read"))
-    kept.done("search", "red", key=kept.key("read"))
+    reader = kept.key("read")
+    assert "No differences" in kept.run("verify", f"photos={kept.photos}", key=reader).output
+    kept.done("search", "red", key=reader)
     for role in ("watch", "read", "snapshot", "admin"):
         assert kept.run(*register, key=kept.key(role)).exit_code == 2
 

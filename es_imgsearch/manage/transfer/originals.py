@@ -1,4 +1,4 @@
-"""Copy the originals of indexed pictures to a URL or a folder, and take them from there.
+"""Copy the originals of indexed pictures to a URL or a folder, also from a URL.
 
     /srv/photos/2024/a.jpg  ◀─ export --originals ─▶  s3://bucket/backup/photos/2024/a.jpg
 
