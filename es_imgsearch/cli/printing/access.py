@@ -33,13 +33,15 @@ def _command() -> str:
 
 
 def warn_of_password(
-    _context: click.Context, _parameter: click.Parameter, url: str | None
+    _context: click.Context, parameter: click.Parameter, url: str | None
 ) -> str | None:
     """Warn of a password on the command line, which other users can see."""
     if url and "@" in url:
+        option = parameter.opts[0]
+        variable = option.removeprefix("--").replace("-", "_").upper()
         click.echo(
-            "Whoever lists the processes of this machine sees the password in --es-url: set ES_URL"
-            " instead.",
+            f"Whoever lists the processes of this machine sees the password in {option}: set"
+            f" {variable} instead.",
             err=True,
         )
     return url
