@@ -673,7 +673,13 @@ def test_each_bad_credential_is_one_clear_line(office: Office, tmp_path: Path):
         ({"ES_URL": server.replace("https", "http"), "ES_CA_CERTS": ""}, 3, "Error: "),
     ]  # fmt: skip
     for given, code, said in cases:
-        for command in (["status"], ["sync", f"photos={office.photos}"], ["search", "red"]):
+        for command in (
+            ["status"], ["sync", f"photos={office.photos}"], ["search", "red"],
+            ["find", "red", str(office.photos)], ["watch", f"photos={office.photos}"],
+            ["serve", "--port", "0"], ["import", office.file("vectors.parquet")],
+            ["kibana", "build", "--output", office.file("k.ndjson")],
+            ["export", "--originals", office.file("copies")],
+        ):  # fmt: skip
             ran = office.run(*command, key=wrong_secret, **given)
             assert ran.exit_code == code, (given, ran.output)
             assert ran.stderr.count("\n") == 1, ran.stderr
