@@ -120,7 +120,7 @@ def add_problems(app: FastAPI, index: str = "images") -> None:
 
 
 def detail_of(request: Request, error: ImgSearchError) -> str:
-    """Return what an answer says of an error; of a key that lacks a right, which to make."""
+    """Return what an answer says of an error, and which key to make."""
     denied = getattr(request.app.state, "denied", None)
     return denied.detail(error) if denied and isinstance(error, StoreDenied) else str(error)
 

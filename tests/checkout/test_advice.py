@@ -62,7 +62,6 @@ CARRIED_OUT = {
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
     "cli.production.keys:create": f"{RIGHTS}"
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
-    "cli.printing.access:warn_of_password": f"{RIGHTS}::test_no_process_shows_a_secret",
     "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
     "::test_each_bad_credential_is_one_clear_line",
     "manage.production.keys:_check_name": f"{RIGHTS}"
@@ -196,7 +195,7 @@ OF_PACKAGES = {
     "embed.weights:package_folder", "files.hdf5:load_h5py", "files.parquet:load_pyarrow",
     "quality.plots:check_can_plot", "search.hits:Hits.to_pandas",
     "search.sheet.drawing:missing_letters_note", "tags.fitting:check_can_train",
-    "watch.sources.fsspec_source:file_system",
+    "watch.sources.fsspec_source:file_system_class",
 }  # fmt: skip
 
 # Not carried out by a test, and why; what they name exists all the same.
