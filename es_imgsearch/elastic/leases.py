@@ -214,6 +214,12 @@ class Lease:
         self._ending.set()
         self._news.set()
 
+    def leave(self) -> None:
+        """End without deleting the documents, as a killed process does."""
+        with self._lock:
+            self._held.clear()
+        self.release()
+
     def join(self, seconds: float) -> None:
         """Wait until the documents are deleted, at most so long; otherwise they expire."""
         if self._thread.ident:

@@ -49,7 +49,10 @@ CARRIED_OUT = {
     "::test_text_in_pictures_is_read_on_request",
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
     "cli.printing.lines:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
+    "cli.sync:_is_on_ray": "e2e/test_sync_ray.py::test_an_address_without_the_engine_is_a_line",
     "cli.status:_print_generations": f"{ADVICE}::test_status_names_what_to_do_with_generations",
+    "cli.status:_print_segments": "e2e/test_segments.py"
+    "::test_it_is_advised_with_the_command_that_does_it",
     "cli.status:_tuning_line": f"{ADVICE}::test_status_names_what_to_run",
     "cli.status:status": f"{CODES}::test_the_command_line_trains_applies_and_searches",
     "cli.judge.tags:train_command": f"{TAGS}::test_train_and_evaluate_from_the_command_line",
@@ -64,6 +67,8 @@ CARRIED_OUT = {
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
     "elastic.error_mapping:_unauthenticated": f"{RIGHTS}"
     "::test_each_bad_credential_is_one_clear_line",
+    "manage.production.refreshing:off_words": "e2e/test_refresh_off.py"
+    "::test_after_a_kill_it_is_reported_and_the_next_command_mends_it",
     "manage.production.keys:_check_name": f"{RIGHTS}"
     "::test_a_key_is_printed_once_and_listed_without_its_secret",
     "manage.production.keys:_check_owner": f"{RIGHTS}::test_a_key_makes_no_keys",
@@ -190,6 +195,7 @@ OF_OPTIONS = {
 
 # "pip install ...": see `test_what_is_to_be_installed_is_an_extra`.
 OF_PACKAGES = {
+    "pipeline.engines.cluster:check_ray",
     "cli.serving.serve:serve", "describe.ocr:TextInImage.missing", "describe.ocr:_only",
     "duplicates.corners:_opencv", "embed.runtime.network:torch_missing", "embed.timm:_config",
     "embed.weights:package_folder", "files.hdf5:load_h5py", "files.parquet:load_pyarrow",
@@ -201,7 +207,7 @@ OF_PACKAGES = {
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
     "manage.doctor.hints:_index": "those of cli.status:_print_generations, which a test does",
-    "manage.doctor.hints:_search": "those of cli.status:_tuning_line, which a test carries out",
+    "manage.doctor.hints:_search": "those of cli.status:_tuning_line, _print_segments",
     "cli.find:_make_index": "needs a model hub",
     "cli.status:_print_daemon": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",

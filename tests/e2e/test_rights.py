@@ -116,6 +116,7 @@ LEAST: list[tuple[str, Right]] = [
     ("codes apply", on("I-codes", "read")),
     ("import {folder}/vectors.parquet", on(BOTH, "read")),
     ("tune --no-texts", on("I-state", "index")),
+    ("tune --merge --no-texts", on(ALL, "manage")),
     ("init", TEMPLATES),
     ("init", on(ALL, "manage")),
     ("calibrate", on(ALL, "manage")),
@@ -202,7 +203,7 @@ EXIT_CODES = {"failures retry": 1}
 
 
 def words_of(command: str) -> str:
-    words = [each for each in command.split()[:2] if each.isalpha()]
+    words = [each for each in command.split()[:2] if each.isalpha() or each == "--merge"]
     return " ".join(words) if " ".join(words) in LEAST_ROLE else words[0]
 
 
@@ -229,6 +230,13 @@ def test_with_one_right_less_it_fails_and_says_which(
     advised = least(command)
     assert f"keys create --role {advised} --expires 90d --index {office.index}` makes" in line
     assert "Traceback" not in ran.output
+
+
+def test_segments_are_shown_to_keys_that_may_see_them(office: Office, keys: dict[str, str]):
+    for role, is_shown in (("read", False), ("watch", False), ("admin", True)):
+        shown = office.run("status", "--json", key=keys[role])
+        assert shown.exit_code == 0, shown.output
+        assert (json.loads(shown.stdout)["segments"] is not None) is is_shown
 
 
 def test_what_a_refusal_advises_works(office: Office, keys: dict[str, str]):

@@ -19,6 +19,7 @@ from es_imgsearch.cli.options import (
 from es_imgsearch.cli.printing.access import warn_of_password
 from es_imgsearch.cli.printing.lines import print_json, print_line
 from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
+from es_imgsearch.files.whole import write_whole
 
 if TYPE_CHECKING:
     from es_imgsearch.kibana.objects import SavedObject
@@ -247,6 +248,6 @@ def _read(file: Path) -> bytes:
 
 def _write(file: Path, content: bytes) -> None:
     try:
-        file.write_bytes(content)
+        write_whole(file, content)
     except OSError as error:
         raise UsageError(f"{str(file)!r} cannot be written: {error.strerror}.") from error

@@ -28,7 +28,7 @@ def _command() -> str:
     context = click.get_current_context()
     words = context.command_path.split()[1:]
     # `failures retry` and `codes train` are commands with an argument.
-    action = context.params.get("action")
+    action = context.params.get("action") or ("--merge" if context.params.get("merge") else None)
     return " ".join([*words, action] if action else words)
 
 

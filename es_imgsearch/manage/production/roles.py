@@ -155,6 +155,7 @@ LEAST_ROLE: Final[Mapping[str, str]] = {
     "evaluate": "read",
     "calibrate": "admin",
     "tune": "watch",
+    "tune --merge": "admin",
     "tags": "admin",
     "tags list": "read",
     "tags evaluate": "read",
