@@ -231,7 +231,7 @@ def take_over_roots_of(settings: Settings, roots: tuple[str, ...]) -> None:
     from es_imgsearch.watch.given_roots import parse_roots
     from es_imgsearch.watch.roots import take_over_roots
 
-    store = open_store(settings)
+    store = open_store(settings).pinned()
     upgrade(store)
     parsed = parse_roots(roots)
     take_over_roots(store, parsed, settings.host, settings.lease_seconds)
