@@ -43,7 +43,8 @@ class Switching:
         if index_id is not None and now.meta.index_id != index_id:
             raise IndexReplaced(
                 f"Index {self._index!r} was deleted and made again, or its alias moved, while this"
-                " ran, perhaps for another encoder: nothing is written to the new one. Start this again to use it."
+                " ran, perhaps for another encoder: nothing is written to the new one. Start this"
+                " again to use it."
             )
         raise GenerationSwitched(
             f"Index {self._index!r} is {serving} now and was {held}, perhaps of another"
