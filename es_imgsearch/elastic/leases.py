@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.elastic.state import Document, State, Version, VersionedDocument
-from es_imgsearch.errors import AlreadyRunning, ImgSearchError
+from es_imgsearch.errors import AlreadyRunning, ImgSearchError, StoreDenied
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,7 @@ class Lease:
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._ending = threading.Event()
+        self._is_denied = False
         self._thread = threading.Thread(target=self._renew_loop, name="lease", daemon=True)
         _made_here.add(self._token)
 
@@ -212,6 +213,12 @@ class Lease:
         _held_here.discard(self._token)
         self._ending.set()
         self._news.set()
+
+    def leave(self) -> None:
+        """End without deleting the documents, as a killed process does."""
+        with self._lock:
+            self._held.clear()
+        self.release()
 
     def join(self, seconds: float) -> None:
         """Wait until the documents are deleted, at most so long; otherwise they expire."""
@@ -294,6 +301,11 @@ class Lease:
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
             step()
+        except StoreDenied as error:
+            # Nobody sees it otherwise: the next daemon waits until the claim has expired.
+            if not self._is_denied:
+                logger.warning("The claim on %s cannot be written: %s", self._work, error)
+            self._is_denied = True
         except ImgSearchError as error:
             logger.debug("The claim on %s was not written: %s", self._work, error)
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from es_imgsearch.elastic.leases import is_at_work, seconds_since
-from es_imgsearch.elastic.mapping import has_present_analysers
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, has_present_analysers
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id, unstored_id
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.production.refreshing import left_off
+from es_imgsearch.manage.production.segments import count_segments
+from es_imgsearch.manage.production.sizes import VectorKind
 from es_imgsearch.manage.reindex.lock import builders
 from es_imgsearch.manage.upgrade import has_state, legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path, utf8
@@ -44,6 +47,9 @@ def index_status(store: Store) -> dict[str, Any]:
                           reading processes of the last `sync` or daemon together
     analysers_outdated    True for an index whose words are analysed as by an earlier version, until
                           `reindex`
+    refresh_left_off      True after a load that switched refresh off was killed
+    segments              segments of the shards, see `Segments`; None where the key may not see
+                          them (it takes the right `monitor`)
     calibrated            kinds of queries whose relevance `calibrate` fitted, such as text
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
     codes                 None without binary codes; `missing`: pictures without a code
@@ -59,6 +65,8 @@ def index_status(store: Store) -> dict[str, Any]:
     failures = store.listings.counts_by_root(failures=True)
     recent = store.listings.recent_by_root()
     state = _state(store, info.meta)
+    kind = VectorKind.of_mapping(info.properties[VECTOR_FIELD], info.meta.stored_dims)
+    segments = count_segments(store, has_graph=kind.has_graph)
     building = builders(store) if has_state(info.meta) else {}
     roots = {
         name: {
@@ -92,6 +100,8 @@ def index_status(store: Store) -> dict[str, Any]:
         if info.meta.codes is None
         else {**info.meta.codes.elsewhere().to_body(), "missing": _without_code(store)},
         "import_unfinished": info.is_loading,
+        "refresh_left_off": has_state(info.meta) and left_off(store),
+        "segments": None if segments is None else segments.to_dict(),
         "next": _generation(store, generations.next, building),
         "before": _generation(store, generations.before, building),
         "read_only": any(each.startswith("read_only") for each in info.blocks),

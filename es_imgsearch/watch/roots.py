@@ -90,19 +90,20 @@ def register_roots(
 def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_seconds: float) -> None:
     """Enter this host and these folders for roots of other hosts.
 
-    Documents and the history of deletions stay.
+    Likewise for a folder that was copied to a URL, or from one.  Documents and the history of
+    deletions stay.
 
     Waits up to `lease_seconds` after the other host's daemon was killed.  Raises AlreadyRunning if
     it is at work.
     """
     meta = store.info().meta
-    theirs = [root for root in roots if _is_elsewhere(meta.roots.get(root.name), host)]
+    theirs = [root for root in roots if _goes_on(meta.roots.get(root.name), root, host)]
     if not theirs:
         return
 
     def entered(meta: Meta) -> Meta:
         for root in theirs:
-            if _is_elsewhere(meta.roots.get(root.name), host):
+            if _goes_on(meta.roots.get(root.name), root, host):
                 others = {name: each for name, each in meta.roots.items() if name != root.name}
                 check_registered(root, host, others)
                 meta = with_registered(meta, root, host)
@@ -134,8 +135,15 @@ def _leads_to(entry: Mapping[str, Any], root: Root, host: str) -> bool:
     return found_at(entered, lambda: os.path.realpath(entered) == path, False)
 
 
-def _is_elsewhere(entry: Mapping[str, Any] | None, host: str) -> bool:
-    return entry is not None and entry["host"] not in {host, IMPORTED_HOST}
+def _goes_on(entry: Mapping[str, Any] | None, root: Root, host: str) -> bool:
+    if entry is None or entry["host"] == IMPORTED_HOST:
+        return False
+    return entry["host"] != host or _is_copied(entry, root)
+
+
+def _is_copied(entry: Mapping[str, Any], root: Root) -> bool:
+    """Return True if one of both is a folder, and the other a URL."""
+    return bool(is_url(entry["path"])) != root.is_url
 
 
 def _check_unused(store: Store, root: Root) -> None:
@@ -270,6 +278,11 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
             "if that one has moved here, add --allow-deletes to `sync` or `watch`, which"
             " gives the name to this folder and removes from the index what is not in it (no file"
             " is touched); if not, "
+        )
+    if entry["host"] != IMPORTED_HOST and _is_copied(entry, root):
+        return (
+            "if its files were copied there, add --take-over to `sync` or `watch`, which embeds"
+            " none again; if not, "
         )
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
