@@ -58,11 +58,14 @@ bench: setup  ## run the benchmarks; each prints a table and writes JSON to benc
 	@dev/setup bench
 	@.venv/bin/python benchmarks/run.py
 
-# SEED, EXAMPLES, STEPS and KILLS make it another, longer or shorter run.
+# SEED, EXAMPLES, STEPS and KILLS make it another, longer or shorter run; DAY is in how many
+# seconds a day's worth of changes is made, 1200 for one that wants to know.
 soak: setup  ## random changes and kills against the daemon, for about ten minutes
 	@IMGSEARCH_TEST_SEED=$(or $(SEED),1) IMGSEARCH_TEST_EXAMPLES=$(or $(EXAMPLES),60) \
 	 IMGSEARCH_TEST_STEPS=$(or $(STEPS),60) IMGSEARCH_TEST_KILLS=$(or $(KILLS),30) \
-	 .venv/bin/pytest tests/e2e/test_random_changes.py tests/e2e/test_watch_command.py -k "random or kill"
+	 IMGSEARCH_TEST_DAY_SECONDS=$(or $(DAY),60) \
+	 .venv/bin/pytest tests/e2e/test_random_changes.py tests/e2e/test_watch_command.py \
+	 tests/e2e/hard_days/test_day_of_changes.py -k "random or kill or day_of_changes"
 
 # IMAGES_DIR says where the pictures are, the first time; docker/.env has what else can be set.
 up:  ## start Elasticsearch, Kibana and the service in containers

@@ -40,6 +40,7 @@ _MOVING = {
     "node_not_connected_exception",
 }
 _BUSY = {408, 429, 502, 503, 504}
+_PASSING = ("cluster_block_exception", "circuit_breaking_exception", "es_rejected_execution")
 # Statuses by which other servers answer requests that only Elasticsearch knows.  A proxy that
 # refuses the type or the size of one request is no outage: waiting would not help.
 _FOREIGN_STATUSES = {404, 405, 410, 421, 501}
@@ -64,7 +65,7 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
             f"The index does not exist any more ({message}): make it with `es-imgsearch init`,"
             " with the same --index."
         )
-    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+    if _is_busy(status, message):
         return _busy(message, "Elasticsearch cannot write now")
     if status in {401, 403}:
         return StoreDenied(
@@ -78,13 +79,13 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     """Translate the error of one search of a multi-search."""
     error = result["error"]
     causes = error.get("root_cause") or [error]
-    kind, message = _kind_and_message(causes[0])
+    _, message = _kind_and_message(causes[0])
     status = int(result.get("status", 500))
     if closed := _closed(causes[0]):
         return closed
     if causes[0].get("type") in _MOVING:
         return ShardsMoving(f"Elasticsearch cannot search now ({message}).")
-    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+    if _is_busy(status, message):
         return _busy(message, "Elasticsearch cannot search now")
     if status in {401, 403}:
         return StoreDenied(
@@ -111,6 +112,11 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
     if error.get("type") in _MOVING:
         return ShardsMoving(f"Elasticsearch cannot read now ({message}).")
     return _closed(error) or _busy(message, "Elasticsearch cannot read now")
+
+
+def _is_busy(status: int, message: str) -> bool:
+    # Inside of a failed search, lack of memory has the status of a wrong query.
+    return status in _BUSY or status >= 500 or any(each in message for each in _PASSING)
 
 
 def _busy(message: str, what: str) -> StoreBusy:
@@ -180,8 +186,11 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
             f" ({reason}): use a server of version {SUPPORTED}."
         )
     if status == 413:
-        return StoreRejected(f"The request is too large for Elasticsearch ({detail}).")
-    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreRejected(
+            f"The request is too large for Elasticsearch at {address}, or for a proxy before it"
+            f" ({detail}): raise http.max_content_length there, or the proxy's limit of a body."
+        )
+    if _is_busy(status, detail):
         return _busy(detail, f"Elasticsearch at {address} cannot do this now")
     return StoreRejected(
         f"Elasticsearch rejected the request ({detail})."

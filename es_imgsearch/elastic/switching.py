@@ -42,8 +42,9 @@ class Switching:
         now = Generations(replace(self._connection, generation=None)).sealed()
         if index_id is not None and now.meta.index_id != index_id:
             raise IndexReplaced(
-                f"Index {self._index!r} was deleted and made again while this ran, perhaps for"
-                " another encoder: nothing is written to the new one. Start this again to use it."
+                f"Index {self._index!r} was deleted and made again, or its alias moved, while this"
+                " ran, perhaps for another encoder: nothing is written to the new one. Start this"
+                " again to use it."
             )
         raise GenerationSwitched(
             f"Index {self._index!r} is {serving} now and was {held}, perhaps of another"

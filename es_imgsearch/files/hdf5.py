@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +81,7 @@ class _Target(io.RawIOBase):
         size = left.nbytes
         while left and self._error is None:
             # The last bytes that fit are written alone.
-            left = left[self._kept(lambda left=left: self._file.write(left), 0) :]
+            left = left[self._kept(partial(self._file.write, left), 0) :]
         return size
 
     def truncate(self, size: int | None = None) -> int:

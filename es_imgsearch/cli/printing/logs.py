@@ -71,7 +71,8 @@ class _StandardError(io.TextIOWrapper):
 
 def outlive_standard_error() -> None:
     """Go on, and end as otherwise, while the log cannot be written."""
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+    own = sys.__stderr__
+    if own is not None and sys.stderr is own:
         sys.stderr = _StandardError(
-            sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True
+            own.buffer, own.encoding, "backslashreplace", line_buffering=True
         )

@@ -1,4 +1,4 @@
-"""Say in words why Elasticsearch takes no writes now, and what ends it."""
+"""Say in words why Elasticsearch cannot write or search now, and what ends it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Final
 # "index [images-000001] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded …];"
 _BLOCKED: Final = re.compile(
     r"(?:index \[(?P<index>[^\]]+)\] )?blocked by: (?P<blocks>.*)", re.DOTALL
+)
+# "circuit_breaking_exception: [parent] Data too large, data for [<http_request>] would be
+# [69669520/66.4mb], which is larger than the limit of [1048576/1mb], …"
+_BREAKER: Final = re.compile(
+    r"\[(?P<name>\w+)\] Data too large, .*? the limit of \[\d+/(?P<limit>[^\]]+)\]"
 )
 _NUMBER: Final = re.compile(r"\[[A-Z_]+/(\d+)/")
 # Elasticsearch's words (or Lucene's, or the kernel's) where the watermarks are switched off.
@@ -27,6 +32,12 @@ def words_of_block(message: str) -> str | None:
     """Translate the reason of a refusal; None if it is no block and no full disk."""
     if any(each in message for each in _NO_SPACE):
         return _FULL.format(where="it")
+    if found := _BREAKER.search(message):
+        return (
+            "Elasticsearch has too little memory for this now (circuit breaker"
+            f" {found['name']!r} with a limit of {found['limit']}): give its nodes a larger heap,"
+            " or wait until they have less to do."
+        )
     if (found := _BLOCKED.search(message)) is None:
         return None
     index, numbers = found["index"], _NUMBER.findall(found["blocks"])

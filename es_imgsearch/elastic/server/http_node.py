@@ -12,6 +12,7 @@ import re
 import select
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -57,7 +58,9 @@ class HttpNode(elastic_transport.Urllib3HttpNode):
         started = time.time()
         connection = self._connection(timeout)
         try:
-            connection.request(method, target, body or None, sent)
+            # A server that refuses a large body may answer and close before it has all of it.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body or None, sent)
             answer = connection.getresponse()
             content = answer.read()
         except TimeoutError as error:

@@ -92,4 +92,6 @@ def diagnose(setup: SetUp) -> Diagnosis:
                 found.findings.append(Finding("index", str(error)))
         except (StoreDenied, StoreError) as error:
             found.unchecked[name] = str(error)
+            if error.transient and not any(each.text == str(error) for each in found.findings):
+                found.findings.append(Finding("server", str(error)))
     return found

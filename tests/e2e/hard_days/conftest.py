@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,14 +46,17 @@ class OwnServer:
         self.free_disk()
 
     def put_settings(self, settings: Mapping[str, object]) -> None:
-        self._client.cluster.put_settings(persistent=settings)
+        with warnings.catch_warnings():
+            # Elasticsearch warns of limits as low as a test needs them.
+            warnings.simplefilter("ignore")
+            self._client.cluster.put_settings(persistent=settings)
 
     @contextmanager
     def having(self, **settings: str) -> Iterator[None]:
         """Dots are written as two underscores."""
         given = {name.replace("__", "."): value for name, value in settings.items()}
-        self.put_settings(given)
         try:
+            self.put_settings(given)
             yield
         finally:
             self.put_settings(dict.fromkeys(given))
