@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name, then rename it.  Raises OSError with its `filename`."""
+    """Write a file under another name, then rename it; OSError has its `filename`."""
     replace_whole(path, lambda unfinished: unfinished.write_bytes(content))
 
 
 def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` write a new file, which then takes the place of `path`, or of its target.
+    """Have `write` write a new file that takes the place of `path`, or of its target.
 
     The unfinished file ends as `path` does.  A device or a pipe is written to directly.  Raises
     OSError with `path` as its `filename`; an existing file is unchanged then.

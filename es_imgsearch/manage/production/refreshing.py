@@ -80,7 +80,10 @@ def refresh_off(
 
 def restore_refresh(store: Store) -> bool:
     """Switch refresh on again if a process that switched it off was killed."""
-    found = store.state.read(REFRESH_OFF)
+    try:
+        found = store.state.read(REFRESH_OFF)
+    except IndexMissing:
+        return False  # `init` makes the index of state anew, and calls this before.
     if found is None or is_at_work(found.document):
         return False
     body = found.document["body"]
