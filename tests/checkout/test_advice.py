@@ -206,6 +206,8 @@ OF_PACKAGES = {
 
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
+    "cli.printing.access:_command": "names the command that runs",
+    "manage.production.roles:(module)": "names of commands, by which roles are found",
     "manage.doctor.hints:_index": "those of cli.status:_print_generations, which a test does",
     "manage.doctor.hints:_search": "those of cli.status:_tuning_line, _print_segments",
     "cli.find:_make_index": "needs a model hub",

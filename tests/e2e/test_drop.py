@@ -103,3 +103,14 @@ def test_what_an_interrupted_drop_left_is_deleted(house: House):
     assert drop_index(store) == left
     with pytest.raises(IndexMissing):
         drop_index(store)
+
+
+def test_an_index_without_its_templates_is_deleted(house: House):
+    """As of a restore that was refused before it made them."""
+    client, index = house.store.connection.client, house.store.index
+    for each in names(house.store, f"{index}*"):
+        if client.indices.exists_index_template(name=each):
+            client.indices.delete_index_template(name=each)
+    done = run(house.store, house.settings, "drop", "--yes")
+    assert done.exit_code == 0, done.output
+    assert names(house.store, f"{index}*") == set()

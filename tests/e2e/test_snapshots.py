@@ -106,6 +106,8 @@ def test_an_index_of_8_goes_on_in_9_as_if_nothing_had_happened(
     # As a person has typed it: no picture tells it again.
     typed = {"stored_at": "2026-11-28T00:00:00Z", "body": {"cat": ["a cat"]}}
     house.store.companions.put(Companion.TAGS, "typed", typed)
+    # Documents are counted as they can be searched.
+    house.store.connection.request("POST", f"/{index}*/_refresh")
     held = {each.name: each.documents for each in belongings(house.store)}
     option = register(servers.old, index, servers, index)
     made = run(servers.old, index, "snapshot", "create", *option).stdout.strip()
