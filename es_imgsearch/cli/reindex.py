@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         "reindex --encoder google/siglip2-base-patch16-224",
         "reindex --profile compact",
         "reindex --preload auto",
-        "reindex --back",
         "reindex --drop-old",
     )
 )
