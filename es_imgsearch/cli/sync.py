@@ -17,6 +17,7 @@ from es_imgsearch.cli.options import (
     with_root_options,
     with_settings_options,
 )
+from es_imgsearch.cli.production.partition import partition_option
 from es_imgsearch.cli.watch import (
     check_folders,
     in_each_generation,
@@ -28,6 +29,7 @@ from es_imgsearch.errors import EXIT_DIFFERENCE, counted
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.pipeline.jobs import Counts
+    from es_imgsearch.records import Partition
     from es_imgsearch.settings import Settings
 
 
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
         "sync ~/Pictures",
         "sync nas=/mnt/nas/photos --allow-deletes",
         "sync shop=s3://bucket/products",
+        "sync /mnt/nas/photos --partition 2/3",
     )
 )
 @with_settings_options
 @with_root_options
+@partition_option
 @click.option("--content", is_flag=True,
               help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @json_option
@@ -49,6 +53,7 @@ def sync(
     roots: tuple[str, ...],
     allow_deletes: bool,
     take_over: bool,
+    partition: Partition | None,
     content: bool,
     as_json: bool,
 ) -> None:
@@ -78,7 +83,7 @@ def sync(
             return
 
     def one_pass() -> bool:
-        with open_indexer(settings, roots, allow_deletes) as indexer:
+        with open_indexer(settings, roots, allow_deletes, partition=partition) as indexer:
             if content:
                 indexer.check_excludes()
                 with progress_bar("files") as on_file:

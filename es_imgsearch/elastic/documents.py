@@ -63,6 +63,8 @@ class Documents:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pictures, self._failures = connection.pictures, connection.failures
+        # Called right before each bulk: raises where another process may write what is in it.
+        self.before_write: Callable[[], None] = lambda: None
 
     def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
         """Write in bulks of at most 10 MB; return the error of each id, None if stored.
@@ -76,6 +78,7 @@ class Documents:
         encoded = [b"".join(self._lines(write, failed_before)) for write in writes]
         outcome: dict[str, StoreError | None] = {}
         for part in bulk_slices([len(each) for each in encoded]):
+            self.before_write()
             for result, error in bulk_results(self._connection, b"".join(encoded[part])):
                 if outcome.get(result["_id"]) is None:
                     outcome[result["_id"]] = error

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.elastic.leases import Lease
+from es_imgsearch.elastic.leases.division import claims_of, divisions, keys_by_root
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import IMPORTED_HOST, Meta, is_open_on
 from es_imgsearch.elastic.state import (
     comparison_id,
-    daemon_id,
     deletions_id,
     mounts_id,
     pause_id,
@@ -64,6 +64,8 @@ def register_roots(
             if entry is not None and _leads_to(entry, root, host):
                 meta = with_registered(meta, root, host)
                 continue
+            if entry is not None and root.partition and entry["path"] == _text(root.path):
+                continue  # workers of several hosts share it
             takes_over = replace_gone and entry is not None and has_moved(entry, host)
             inner = roots_inside(root, meta, host) if takes_in else ()
             others = {
@@ -108,10 +110,11 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
                 meta = with_registered(meta, root, host)
         return meta
 
+    names = [root.name for root in theirs]
     # The claim of a daemon: no other one can begin meanwhile.
     with Lease(
         store.state,
-        {daemon_id(root.name): {"kind": "daemon", "root": root.name} for root in theirs},
+        claims_of(names, divisions(store.state, names)),
         host,
         f"watching {', '.join(repr(root.name) for root in theirs)} into index {store.index!r}",
         lease_seconds=lease_seconds,
@@ -186,8 +189,10 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
+    keys = {name, *keys_by_root(store.state, [name])[name]}
     for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
-        store.state.delete(document_id(name))
+        for key in keys:
+            store.state.delete(document_id(key))
 
 
 def with_registered(meta: Meta, root: Root, host: str) -> Meta:

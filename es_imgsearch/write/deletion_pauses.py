@@ -140,7 +140,7 @@ class DeletionPauses:
 
     def read(self, root: Root) -> Document | None:
         """Read the document of a root's pause.  Raises the store's errors."""
-        read = self._state.read(pause_id(root.name))
+        read = self._state.read(pause_id(root.key))
         return None if read is None else read.document
 
     def take_ended(self, roots: Sequence[Root]) -> list[Root]:
@@ -151,10 +151,10 @@ class DeletionPauses:
         paused = [root for root in roots if root.name in self.active]
         if not paused:
             return []
-        documents = self._state.read_many([pause_id(root.name) for root in paused])
+        documents = self._state.read_many([pause_id(root.key) for root in paused])
         ended = []
         for root in paused:
-            document = documents.get(pause_id(root.name))
+            document = documents.get(pause_id(root.key))
             if document is None:
                 pause = self.active[root.name]
                 self._save(root, partial(_with_pause, name=root.name, pause=pause))
@@ -170,7 +170,7 @@ class DeletionPauses:
         self, root: Root, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
         return persist(
-            lambda: self._state.update(pause_id(root.name), change), self._closing, self._outage
+            lambda: self._state.update(pause_id(root.key), change), self._closing, self._outage
         )
 
 
