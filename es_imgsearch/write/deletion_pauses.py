@@ -12,17 +12,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.leases import now_iso
+from es_imgsearch.elastic.leases.division import division_of
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import counted
 from es_imgsearch.records import Root
+from es_imgsearch.records.partition import partitions
 from es_imgsearch.watch.commands import permitting_command
 
 logger = logging.getLogger(__name__)
@@ -138,6 +140,12 @@ class DeletionPauses:
             logger.info(_ENDED, root.name)
         return True
 
+    def end_parts(self, root: Root) -> None:
+        """End the pauses of a root's partitions: all that is missing was permitted to go."""
+        count = persist(lambda: division_of(self._state, root.name), self._closing, self._outage)
+        for partition in partitions(count) if count > 1 else ():
+            self._save(replace(root, partition=partition), _ended)
+
     def read(self, root: Root) -> Document | None:
         """Read the document of a root's pause.  Raises the store's errors."""
         read = self._state.read(pause_id(root.key))
@@ -172,6 +180,11 @@ class DeletionPauses:
         return persist(
             lambda: self._state.update(pause_id(root.key), change), self._closing, self._outage
         )
+
+
+def _ended(document: Document | None) -> Document | None:
+    is_active = document is not None and "ended_at" not in document
+    return {**document, "ended_at": now_iso()} if document is not None and is_active else None
 
 
 def _is_news(pause: Pause) -> bool:

@@ -28,6 +28,12 @@ def keys_of(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}/{each}" for each in partitions(count)]
 
 
+def division_of(state: State, name: str) -> int:
+    """Return into how many partitions a root is divided."""
+    read = state.read(division_id(name))
+    return 1 if read is None else int(read.document["body"]["partitions"])
+
+
 def divisions(state: State, names: Sequence[str]) -> dict[str, int]:
     """Return into how many partitions each root is divided."""
     stored = state.read_many([division_id(name) for name in names])
@@ -61,7 +67,7 @@ def check_division(state: State, name: str, count: int) -> None:
 
     To be called after the lease of a partition was taken.
     """
-    if (now := divisions(state, [name])[name]) != count:
+    if (now := division_of(state, name)) != count:
         raise AlreadyRunning(
             f"{name!r} was divided by {now} meanwhile, and this worker is one of {count}: start it"
             f" as one of {now}, or stop the others first."
@@ -82,7 +88,7 @@ def divide(
     Waits until the leases of killed processes have expired.  Raises AlreadyRunning if one is at
     work, Stopped once `stopping` is set.
     """
-    if divisions(state, [name])[name] == count:
+    if division_of(state, name) == count:
         return
     given: dict[str, Any] = {"lease_seconds": lease_seconds}
     lock = {f"lock:{division_id(name)}": {"kind": "lock", "root": name}}
