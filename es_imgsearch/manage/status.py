@@ -145,7 +145,7 @@ def _root_state(state: Mapping[str, Document], key: str) -> dict[str, Any]:
 
 
 def _shared_root(state: Mapping[str, Document], name: str, count: int) -> dict[str, Any]:
-    """Return what is known of a root; of a divided one, of all its partitions together."""
+    """Return what is known of a root, or of all its partitions together."""
     whole = {**_root_state(state, name), "partitions": []}
     if count == 1:
         return whole
