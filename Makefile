@@ -29,7 +29,7 @@ test: setup  ## the test suite, on a real Elasticsearch that it starts itself
 
 # Contracts with the server and the main jobs; `make test ES_LINE=9` runs everything on 9.
 ON_EVERY_LINE := tests/contract $(addprefix tests/e2e/, \
- test_tutorial.py test_find.py test_main_job.py test_verify.py kibana)
+ test_tutorial.py test_find.py test_main_job.py test_verify.py test_filtered_recall.py kibana)
 
 test-es9: setup  ## the tests of contracts with the server, and the main jobs, on Elasticsearch 9.4
 	@ES_LINE=9 dev/elasticsearch -V

@@ -25,6 +25,7 @@
      │    └── ReadersFailed        no file can be read; no file is the cause
      ├── EmbedFailed               an encoder raised, or returned no vectors of its dims
      ├── EncodersFailed            no picture can be embedded; no picture is the cause
+     ├── EngineStalled             actors of another engine work on nothing any more
      ├── KibanaError               Kibana refused the request
      │    ├── KibanaUnreachable    no answer; transient (exit code 3)
      │    └── KibanaDenied         credentials or privileges (exit code 2)
@@ -214,6 +215,10 @@ class EmbedFailed(ImgSearchError):
 
 class EncodersFailed(ImgSearchError):
     """The encoder embeds nothing: its model cannot be loaded, or every picture fails."""
+
+
+class EngineStalled(ImgSearchError):
+    """Nothing was indexed for a long time, though there is something to index."""
 
 
 class KibanaError(ImgSearchError):

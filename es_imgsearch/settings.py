@@ -37,9 +37,7 @@ logger = logging.getLogger(__name__)
 
 def available_cores() -> int:
     """Count the cores this process may use, in a container fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_read_workers(cores: int) -> int:
@@ -53,12 +51,11 @@ def _shared(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """All settings; units are in their names.
+    """All settings, each with its description under it; units are in their names.
 
     In the environment a setting is `ES_IMGSEARCH_` and its name in capitals; `ES_URL`,
     `ES_API_KEY` and `ES_CA_CERTS` are shared with other Elasticsearch tools. `Settings(...)` uses
-    its arguments and the defaults only; `load_settings` reads the other sources. The text under a
-    setting is its description in docs/reference/settings.md.
+    its arguments and the defaults only; `load_settings` reads the other sources.
     """
 
     model_config = SettingsConfigDict(
@@ -96,8 +93,7 @@ class Settings(BaseSettings):
     """File of `export` (.h5) with whole vectors, by which hits of profile `reduced` are put in
     order again; by default what `init` or `import` was given."""
     cache_dir: Path | None = None
-    """Folder for what can be made again: models exported for ONNX Runtime, how fast they run here,
-    as `encoder` measured, and the thumbnails of `serve`."""
+    """Folder for what can be made again: exported models, how fast they run, thumbnails."""
     device: str = "auto"
     """Where models run: auto, cpu, cuda or mps."""
     backend: Literal["auto", "torch", "onnx"] = "auto"
@@ -110,11 +106,9 @@ class Settings(BaseSettings):
     """Patterns of files and folders to leave out, besides the usual ones, as in a .gitignore: the
     last that matches decides, and one with `!` before it takes back in."""
     follow_links: bool = False
-    """Index what links to folders lead to, too; a folder that is watched anyway is not entered
-    again."""
+    """Index what links to folders lead to, too, but for folders that are watched anyway."""
     describers: tuple[str, ...] = ()
-    """Describers to run: names (then only these), or names with a dash before them to leave out; by
-    default all that are installed."""
+    """Describers to run: names (then only these), or with a dash to leave out.  [default: all]"""
     settle_seconds: float = Field(1.0, ge=0)
     """A file still open elsewhere is read when unchanged this long."""
     poll_seconds: float = Field(30.0, gt=0)
@@ -130,6 +124,14 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64)
     """Processes that embed pictures; more than 1 pay on machines of many cores, and each loads the
     model."""
+    ray_address: str | None = None
+    """Head node of a Ray cluster, HOST:PORT; by default `sync --engine ray` starts Ray here."""
+    ray_cpus: float = Field(1.0, gt=0)
+    """Cores that Ray counts for each of its actors, whose readers and model use as many."""
+    ray_gpus: float = Field(0.0, ge=0)
+    """GPUs of each actor of Ray, such as 1, or 0.5 for two actors on one."""
+    ray_stall_minutes: float = Field(10.0, gt=0)
+    """`sync --engine ray` ends with an error when nothing was indexed for so long."""
     read_workers: int = Field(default_factory=lambda: default_read_workers(available_cores()), ge=1)
     """Processes that read pictures."""
     read_timeout_seconds: float = Field(30.0, gt=0)
@@ -145,8 +147,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(256, ge=1)
     """Files on their way at once."""
     queue_memory_mb: int = Field(64, ge=1)
-    """Memory for decoded pictures on their way; the number of files on their way is reduced to
-    fit."""
+    """Memory for decoded pictures on their way, to which their number is reduced."""
     lease_seconds: float = Field(20.0, gt=0)
     """How long after a killed daemon or reindex another may take its work over."""
     log_searches: bool = False
@@ -206,9 +207,8 @@ class Settings(BaseSettings):
     def _address(cls, value: str, field: ValidationInfo) -> str:
         if not value.startswith(("http://", "https://")):
             # The value itself may hold a password.
-            whose = {"es_url": "Elasticsearch", "kibana_url": "Kibana"}.get(
-                field.field_name or "", "the service"
-            )
+            names = {"es_url": "Elasticsearch", "kibana_url": "Kibana"}
+            whose = names.get(field.field_name or "", "the service")
             raise ValueError(f"the address of {whose} must begin with http:// or https://")
         parts = addresses_of(value) if field.field_name == "es_url" else [value]
         if not all(map(_may_be_host, parts)):
@@ -311,10 +311,11 @@ def _checked(sources: Mapping[str, dict[str, Any]]) -> Settings:
     values = ChainMap(*sources.values())
     for name in values:
         if name not in Settings.model_fields:
-            known = ", ".join(sorted(Settings.model_fields))
-            unknown = f"no setting has that name; there are {known}"
+            known = (
+                f"no setting has that name; there are {', '.join(sorted(Settings.model_fields))}"
+            )
             meant = did_you_mean(name, Settings.model_fields)
-            raise SettingsError(f"{_named(name, sources)}: {unknown}.{meant}")
+            raise SettingsError(f"{_named(name, sources)}: {known}.{meant}")
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -324,8 +325,7 @@ def _checked(sources: Mapping[str, dict[str, Any]]) -> Settings:
 
 
 def _named(setting: str, sources: Mapping[str, Any]) -> str:
-    source = next(name for name, given in sources.items() if setting in given)
-    return f"{setting} (from {source})"
+    return f"{setting} (from {next(name for name in sources if setting in sources[name])})"
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -34,10 +34,7 @@ _GRID = 4
 
 
 def remove_index(store: Store, *companions: str) -> None:
-    """Delete an index with its templates, and these companions.
-
-    Absent ones are no error.
-    """
+    """Delete an index, its templates and these companions; what is absent is no error."""
     client = store.connection.client.options(ignore_status=404)
     own = (store.index, failures_alias(store.index), Companion.STATE.alias(store.index))
     for alias in (*own, *companions):
@@ -174,11 +171,14 @@ class MemoryStore:
         with self._lock:
             self._seen = (dict(self._documents), dict(self._failures))
 
-    def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
+    def write(self, writes: Sequence[Write], *, refresh: bool = False) -> dict[str, Any]:
         self._request()
         with self._lock:
             self.bulks.append(list(writes))
-            return {write.image_id: self._write(write) for write in writes}
+            outcome = {write.image_id: self._write(write) for write in writes}
+            if refresh:
+                self._seen = (dict(self._documents), dict(self._failures))
+            return outcome
 
     def _write(self, write: Write) -> StoreError | None:
         image_id = write.image_id

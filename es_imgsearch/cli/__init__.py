@@ -6,6 +6,7 @@ and `exchange` the commands under those headings of the help.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -29,7 +30,7 @@ from es_imgsearch.cli.judge.tags import identify, tags
 from es_imgsearch.cli.judge.tune import tune
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.printing.lines import drop_output
-from es_imgsearch.cli.printing.logs import set_up_logging
+from es_imgsearch.cli.printing.logs import outlive_standard_error, set_up_logging
 from es_imgsearch.cli.production.doctor import doctor
 from es_imgsearch.cli.production.keys import keys
 from es_imgsearch.cli.production.plan import plan
@@ -40,13 +41,26 @@ from es_imgsearch.cli.status import status
 from es_imgsearch.cli.sync import sync
 from es_imgsearch.cli.verify import failures, verify
 from es_imgsearch.cli.watch import watch
-from es_imgsearch.errors import EXIT_DONE, ImgSearchError
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, ImgSearchError
 
 _LEAK_FILTER = "ignore:resource_tracker:UserWarning"
 
 
 class _Main(Group):
     """Turn our errors into one line on standard error and their exit code."""
+
+    def main(self, *arguments: Any, **given: Any) -> Any:
+        outlive_standard_error()
+        try:
+            return super().main(*arguments, **given)
+        except OSError as error:
+            # What no part expects, such as of the text of --help.
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise
+            drop_output()
+            where = error.filename or "Standard output, or a file,"
+            click.echo(f"Error: {where} cannot be written: {error.strerror}.", err=True)
+            sys.exit(EXIT_DIFFERENCE)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

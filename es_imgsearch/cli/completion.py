@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from click.shell_completion import BashComplete, FishComplete, ZshComplete
 from es_imgsearch.cli.options import examples
 from es_imgsearch.cli.printing.lines import print_line
 from es_imgsearch.errors import UsageError
+from es_imgsearch.files.whole import write_whole
 
 _PROGRAM: Final = "es-imgsearch"
 _VARIABLE: Final = "_ES_IMGSEARCH_COMPLETE"
@@ -81,7 +81,7 @@ def _places(shell: str) -> tuple[Path, Path | None]:
 
 def _install(script: str, file: Path, start: Path | None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(script, encoding="utf-8")
+    write_whole(file, script.encode())
     if start is None:
         return
     lines = _others(start)
@@ -103,12 +103,7 @@ def _remove(file: Path, start: Path | None) -> bool:
 
 def _replace(start: Path, lines: Sequence[str]) -> None:
     """Write a start file, or the one that it links to, whole or not at all."""
-    target = start.resolve()
-    written = target.with_name(f"{target.name}.es-imgsearch")
-    written.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-    if target.exists():
-        shutil.copymode(target, written)
-    written.replace(target)
+    write_whole(start, "".join(lines).encode(errors="surrogateescape"))
 
 
 def _read(start: Path) -> str:

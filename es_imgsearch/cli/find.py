@@ -28,7 +28,7 @@ from es_imgsearch.cli.printing.hits import HitsOutput
 from es_imgsearch.cli.printing.lines import print_on_request
 from es_imgsearch.cli.printing.progress import print_costs, progress
 from es_imgsearch.cli.search import words_or_picture
-from es_imgsearch.cli.watch import in_each_generation, open_indexer
+from es_imgsearch.cli.watch import first_load, in_each_generation, open_indexer
 from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError, counted
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
     started = time.monotonic()
     roots = tuple(dict.fromkeys(given(root) for root, _ in places))
     with open_indexer(settings, roots, allow_deletes=False) as indexer:
-        with progress(indexer):
+        with first_load(indexer, settings), progress(indexer):
             sync(indexer)
         indexer.pipeline.close()
         if indexer.counts.stored or indexer.counts.deleted:

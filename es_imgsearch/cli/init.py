@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import (
+    Choice,
+    examples,
+    json_option,
+    open_store,
+    with_settings_options,
+)
 from es_imgsearch.cli.printing.lines import (
     print_json,
     print_line,
@@ -48,6 +54,9 @@ if TYPE_CHECKING:
               " each.  [default: 1]")  # fmt: skip
 @click.option("--replicas", metavar="R", type=click.IntRange(0, 10), help="Further copies of each"
               " shard.  [default: 1 once there are two data nodes]")  # fmt: skip
+@click.option("--preload", type=Choice(["auto", "off"]), help="Whether opened shards read"
+              " graphs and quantised vectors into memory; auto: where they fit."
+              "  [default: auto]")  # fmt: skip
 def init(
     settings: Settings,
     profile: str | None,
@@ -58,6 +67,7 @@ def init(
     regions: str | None,
     shards: int | None,
     replicas: int | None,
+    preload: str | None,
 ) -> None:
     """Make the index, its alias and its templates.
 
@@ -78,6 +88,7 @@ def init(
         regions=regions,
         shards=shards,
         replicas=replicas,
+        preload=preload,
     )
     click.echo(outcome, err=True)
     if outcome.startswith("Made "):

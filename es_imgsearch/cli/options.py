@@ -71,6 +71,7 @@ _AS_SETTINGS = (
     "kibana_url",
     "metrics_address",
     "metrics_port",
+    "ray_address",
     "service",
     "service_token",
     "service_url",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     json_option,
     open_store,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "reindex --encoder google/siglip2-base-patch16-224",
         "reindex --profile compact",
+        "reindex --preload auto",
         "reindex --back",
         "reindex --drop-old",
     )
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
               "  [default: 96]")  # fmt: skip
 @click.option("--shards", metavar="N", type=click.IntRange(1, 1024), help="Shards from now on."
               "  [default: as it is]")  # fmt: skip
+@click.option("--preload", type=Choice(["auto", "off"]), help="Whether opened shards read"
+              " graphs and quantised vectors into memory; auto: where they fit.  [default: auto,"
+              " unless off was chosen before]")  # fmt: skip
 @click.option("--max-missing-share", metavar="SHARE", type=click.FloatRange(0, 1), default=0.01,
               show_default=True, help="Do not switch when more than this share of the pictures"
               " could not be carried over.")  # fmt: skip
@@ -57,13 +62,14 @@ def reindex(
     sample: str | None,
     dims_kept: int | None,
     shards: int | None,
+    preload: str | None,
     max_missing_share: float,
     back: bool,
     drop_old: bool,
     cancel: bool,
     as_json: bool,
 ) -> None:
-    """Change encoder, profile or shards while the index is searched and watched.
+    """Change encoder, profile, shards or preload, while searches and daemons go on.
 
     Without a change, it renews an index of an earlier version, if `status` says so.
 
@@ -76,9 +82,9 @@ def reindex(
     from es_imgsearch.manage.reindex.target import ReindexOptions
 
     store = open_store(settings)
-    options = ReindexOptions(profile=profile, sample=sample, dims_kept=dims_kept, shards=shards)
+    options = ReindexOptions(profile, sample, dims_kept, shards, preload)
     is_change = click.get_current_context().params["encoder"] is not None or any(
-        each is not None for each in (profile, sample, dims_kept, shards)
+        each is not None for each in (profile, sample, dims_kept, shards, preload)
     )
     if back + drop_old + cancel + is_change > 1:
         raise UsageError("--back, --drop-old and --cancel go alone, and not with a change.")

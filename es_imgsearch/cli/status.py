@@ -29,6 +29,7 @@ def status(settings: Settings, as_json: bool) -> None:
     Also how this machine runs the encoder, if it embedded pictures here.
     """
     from es_imgsearch.embed.runtime.stored_choices import StoredChoices
+    from es_imgsearch.manage.production.refreshing import off_words
     from es_imgsearch.manage.status import index_status, renewing_words
 
     store = open_store(settings)
@@ -46,6 +47,11 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
+    if found["read_only"]:
+        print_line(
+            "nothing is stored now, since the index is read-only:"
+            f" `es-imgsearch doctor --index {found['index']}` says why"
+        )
     if found["analysers_outdated"]:
         print_line(renewing_words(found["index"], found["profile"]))
     print_line(_tuning_line(found))
@@ -55,7 +61,10 @@ def status(settings: Settings, as_json: bool) -> None:
         print_line(
             f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
         )
+    _print_segments(found)
     _print_generations(found)
+    if found["refresh_left_off"]:
+        print_line(off_words(found["index"]))
     if found["import_unfinished"]:
         print_line("an import is under way or was interrupted; run again, it completes")
     stored = store.info().meta.roots
@@ -77,6 +86,17 @@ def _tuning_line(found: Mapping[str, Any]) -> str:
         line += "; the index has grown several times over, tune again with"
         line += f" `es-imgsearch tune --index {found['index']}`"
     return line
+
+
+def _print_segments(found: Mapping[str, Any]) -> None:
+    from es_imgsearch.manage.production.segments import merge_words
+
+    if (segments := found["segments"]) is None:
+        return
+    shards = f"{counted(segments['total'], 'segment')}, at most {segments['most']:,} in a shard"
+    command = f"es-imgsearch tune --merge --index {found['index']}"
+    advice = f"; {merge_words(segments)}: `{command}` merges them"
+    print_line(f"{shards}{advice if segments['merge_advised'] else ''}")
 
 
 def _print_generations(found: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     json_option,
     open_store,
@@ -20,11 +21,12 @@ from es_imgsearch.cli.options import (
 from es_imgsearch.cli.production.partition import partition_option
 from es_imgsearch.cli.watch import (
     check_folders,
+    first_load,
     in_each_generation,
     open_indexer,
     take_over_roots_of,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, counted
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.indexer import Indexer
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         "sync nas=/mnt/nas/photos --allow-deletes",
         "sync shop=s3://bucket/products",
         "sync /mnt/nas/photos --partition 2/3",
+        "sync shop=s3://bucket/products --engine ray --ray-address 10.0.0.5:6379 --workers 8",
     )
 )
 @with_settings_options
@@ -46,6 +49,11 @@ if TYPE_CHECKING:
 @partition_option
 @click.option("--content", is_flag=True,
               help="Also read every file, and index those with other bytes anew.")  # fmt: skip
+@click.option("--engine", type=Choice(["local", "ray"]), default="local", show_default=True,
+              help="Where pictures are read and embedded: in this process, or in actors of Ray, as"
+              " many as --workers.")  # fmt: skip
+@click.option("--ray-address", metavar="HOST:PORT",
+              help="Head node of a Ray cluster.  [default: Ray on this machine alone]")  # fmt: skip
 @json_option
 @sigterm_as_ctrl_c()
 def sync(
@@ -55,6 +63,7 @@ def sync(
     take_over: bool,
     partition: Partition | None,
     content: bool,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Bring the index up to date with the folders once, then end.
@@ -69,6 +78,9 @@ def sync(
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
 
+    on_ray = _is_on_ray(settings, engine)
+    if on_ray and partition is not None:
+        raise UsageError("--engine ray divides the work itself: leave --partition out.")
     started = time.monotonic()
     released = 0
     if take_over:
@@ -83,12 +95,14 @@ def sync(
             return
 
     def one_pass() -> bool:
-        with open_indexer(settings, roots, allow_deletes, partition=partition) as indexer:
+        with open_indexer(
+            settings, roots, allow_deletes, partition=partition, on_ray=on_ray
+        ) as indexer:
             if content:
                 indexer.check_excludes()
                 with progress_bar("files") as on_file:
                     submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
-            with progress(indexer):
+            with first_load(indexer, settings), progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
             is_taken_in = not allow_deletes or _release_taken_in(indexer, settings)
@@ -107,6 +121,18 @@ def sync(
     check_folders(settings, roots)
     if not in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
+
+
+def _is_on_ray(settings: Settings, engine: str) -> bool:
+    """Check the options of Ray before anything else; return True if it is to be used."""
+    if engine == "ray":
+        from es_imgsearch.pipeline.engines.cluster import check_ray
+
+        check_ray(settings.ray_address)
+    # In a settings file or the environment an address without an engine is no error.
+    elif click.get_current_context().params["ray_address"] is not None:
+        raise UsageError("--ray-address needs the engine that uses it: add --engine ray.")
+    return engine == "ray"
 
 
 def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = None) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -35,6 +36,7 @@ from es_imgsearch.errors import (
 if TYPE_CHECKING:
     from es_imgsearch.embed.context import IndexContext
     from es_imgsearch.pipeline.daemon import Daemon
+    from es_imgsearch.pipeline.engines.intake import Intake
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.pipeline.sharing.worker import Worker
     from es_imgsearch.records import Partition, Root
@@ -60,14 +62,22 @@ T = TypeVar("T")
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
+@click.option("--engine", hidden=True)
 def watch(
     settings: Settings,
     roots: tuple[str, ...],
     allow_deletes: bool,
     take_over: bool,
     partition: Partition | None,
+    engine: str | None,
 ) -> None:
     """Run the daemon: keep the index up to date until Ctrl-C or SIGTERM."""
+    if engine is not None:
+        raise UsageError(
+            "watch has no --engine: it indexes pictures as they come, in one process. For a first"
+            f" run on many machines, `es-imgsearch sync --engine ray --index {settings.index}` and"
+            " the folders."
+        )
     # In a settings file or the environment an address without a port is no error.
     address_option = click.get_current_context().params["metrics_address"]
     if settings.metrics_port is None and address_option is not None:
@@ -220,16 +230,27 @@ def open_indexer(
     *,
     partition: Partition | None = None,
     warm_up: bool = False,
+    on_ray: bool = False,
 ) -> Iterator[Indexer]:
     """Register the roots and open the pipeline on them, or on a partition of each.
 
+    `on_ray` it has actors of Ray.
+
     `warm_up` is for a daemon: the model is loaded at once, and folders may be absent.
     """
+    from es_imgsearch.pipeline.engines.local import Pipeline
     from es_imgsearch.pipeline.indexer import Indexer
 
     context, parsed = _opened(settings, roots, allow_deletes, partition, warm_up=warm_up)
+    engine: Callable[..., Intake] = Pipeline
+    if on_ray:
+        from es_imgsearch.pipeline.engines.spread import SpreadPipeline
+
+        engine = partial(SpreadPipeline, roots=parsed)
     with held(context.store, parsed, settings):
-        indexer = Indexer(context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up)
+        indexer = Indexer(
+            context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up, engine=engine
+        )
         try:
             yield indexer
         finally:
@@ -265,12 +286,30 @@ def _opened(
     return context, parsed
 
 
+@contextmanager
+def first_load(indexer: Indexer, settings: Settings) -> Iterator[None]:
+    """Load an empty index with refresh off; one with pictures as usual."""
+    from es_imgsearch.manage.production.refreshing import refresh_off
+
+    store = indexer.context.store
+    if store.listings.count():
+        yield
+        return
+    with refresh_off(
+        store,
+        settings,
+        lambda text: click.echo(text, err=True),
+        stored=lambda: indexer.counts.stored,
+    ):
+        yield
+
+
 def take_over_roots_of(settings: Settings, roots: tuple[str, ...]) -> None:
     from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.given_roots import parse_roots
     from es_imgsearch.watch.roots import take_over_roots
 
-    store = open_store(settings)
+    store = open_store(settings).pinned()
     upgrade(store)
     parsed = parse_roots(roots)
     take_over_roots(store, parsed, settings.host, settings.lease_seconds)

@@ -57,12 +57,16 @@ def json_line(value: Mapping[str, Any]) -> bytes:
 
 
 def bulk_results(
-    connection: Connection, body: bytes, content_type: str = NDJSON["content-type"]
+    connection: Connection,
+    body: bytes,
+    content_type: str = NDJSON["content-type"],
+    *,
+    refresh: bool = False,
 ) -> list[tuple[Mapping[str, Any], StoreError | None]]:
     """Send one bulk; return the results of its actions in order.
 
     A result has `_id`, `status`, and the error or None.  The body is encoded already, as NDJSON or
-    SMILE.
+    SMILE.  With `refresh` what it stores is searchable when the answer comes.
     """
     answer = connection.request(
         "POST",
@@ -72,6 +76,7 @@ def bulk_results(
             "require_alias": "true",
             "timeout": _SERVER_WAIT,
             "filter_path": "items.*._id,items.*.status,items.*.error",
+            **({"refresh": "true"} if refresh else {}),
         },
         headers={**JSON, "content-type": content_type},
     )

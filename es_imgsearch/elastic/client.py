@@ -24,8 +24,11 @@ from es_imgsearch.elastic.naming import failures_alias, failures_generation, pin
 from es_imgsearch.elastic.requests import JSON, Request
 from es_imgsearch.elastic.server.http_node import HttpNode
 from es_imgsearch.elastic.server.version import holds_vectors, with_vectors_in_source
-from es_imgsearch.errors import SettingsError, UsageError
+from es_imgsearch.errors import SettingsError, StoreBusy, UsageError
 from es_imgsearch.settings import Settings, addresses_of, changed_settings, load_settings
+
+# How long the server waits for the shards of a new index: less than we wait for the server (30 s).
+_SHARDS_WAIT = "20s"
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
@@ -281,12 +284,22 @@ class Connection:
         """Create an index, or an index template.
 
         What is in `_source` is the same on every version of Elasticsearch: where documents have
-        vectors, it is asked for its version first.
+        vectors, it is asked for its version first.  Raises StoreBusy if no node takes the shards
+        of a new index.
         """
         mapped = body.get("template", body)["mappings"]
         if holds_vectors(mapped):
             body = with_vectors_in_source(self.version(), body)
-        self.request("PUT", path, body)
+        if "template" in body:
+            self.request("PUT", path, body)
+            return
+        answer = self.request("PUT", path, body, params={"timeout": _SHARDS_WAIT})
+        if not answer["shards_acknowledged"]:
+            raise StoreBusy(
+                f"No node takes the shards of {path[1:]}, mostly since the disks are nearly full:"
+                " free space there or add a node, then run this again. GET"
+                " /_cluster/allocation/explain says why."
+            )
 
     def version(self) -> str:
         """Read the version of Elasticsearch."""

@@ -66,8 +66,12 @@ class Documents:
         # Called right before each bulk: raises where another process may write what is in it.
         self.before_write: Callable[[], None] = lambda: None
 
-    def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
+    def write(
+        self, writes: Sequence[Write], *, refresh: bool = False
+    ) -> dict[str, StoreError | None]:
         """Write in bulks of at most 10 MB; return the error of each id, None if stored.
+
+        With `refresh` they are searchable at once instead of within the index's interval.
 
         The error of a whole bulk is raised; bulks before it may be written again.  An id is in the
         index or in the failures, never in both: writing to one deletes from the other in the same
@@ -78,8 +82,9 @@ class Documents:
         encoded = [b"".join(self._lines(write, failed_before)) for write in writes]
         outcome: dict[str, StoreError | None] = {}
         for part in bulk_slices([len(each) for each in encoded]):
+            body = b"".join(encoded[part])
             self.before_write()
-            for result, error in bulk_results(self._connection, b"".join(encoded[part])):
+            for result, error in bulk_results(self._connection, body, refresh=refresh):
                 if outcome.get(result["_id"]) is None:
                     outcome[result["_id"]] = error
         return outcome

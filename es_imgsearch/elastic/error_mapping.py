@@ -11,6 +11,7 @@ import elastic_transport
 import elasticsearch
 
 from es_imgsearch.elastic.naming import no_index
+from es_imgsearch.elastic.server.blocks import words_of_block
 from es_imgsearch.elastic.server.version import SUPPORTED
 from es_imgsearch.errors import (
     ImageMissing,
@@ -64,7 +65,7 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
             " with the same --index."
         )
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
-        return StoreBusy(f"Elasticsearch cannot write now ({message}).")
+        return _busy(message, "Elasticsearch cannot write now")
     if status in {401, 403}:
         return StoreDenied(
             f"Elasticsearch does not allow writing ({message}): the key or user needs"
@@ -84,7 +85,7 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     if causes[0].get("type") in _MOVING:
         return ShardsMoving(f"Elasticsearch cannot search now ({message}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
-        return StoreBusy(f"Elasticsearch cannot search now ({message}).")
+        return _busy(message, "Elasticsearch cannot search now")
     if status in {401, 403}:
         return StoreDenied(
             f"Elasticsearch does not allow searching ({message}): the key or user needs"
@@ -107,8 +108,13 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
             f"Elasticsearch does not allow reading ({message}): the key or user needs"
             f" {_privilege(message)}."
         )
-    busy = ShardsMoving if error.get("type") in _MOVING else StoreBusy
-    return _closed(error) or busy(f"Elasticsearch cannot read now ({message}).")
+    if error.get("type") in _MOVING:
+        return ShardsMoving(f"Elasticsearch cannot read now ({message}).")
+    return _closed(error) or _busy(message, "Elasticsearch cannot read now")
+
+
+def _busy(message: str, what: str) -> StoreBusy:
+    return StoreBusy(words_of_block(message) or f"{what} ({message}).")
 
 
 def _closed(error: Mapping[str, Any]) -> StoreBusy | None:
@@ -176,7 +182,7 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     if status == 413:
         return StoreRejected(f"The request is too large for Elasticsearch ({detail}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
-        return StoreBusy(f"Elasticsearch at {address} cannot do this now ({detail}).")
+        return _busy(detail, f"Elasticsearch at {address} cannot do this now")
     return StoreRejected(
         f"Elasticsearch rejected the request ({detail})."
         if is_marked

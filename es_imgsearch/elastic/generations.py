@@ -30,7 +30,7 @@ from es_imgsearch.elastic.naming import (
     pinned_alias,
 )
 from es_imgsearch.elastic.requests import info_request
-from es_imgsearch.elastic.state import State
+from es_imgsearch.elastic.state import REFRESH_OFF, State
 from es_imgsearch.errors import (
     AlreadyRunning,
     ImageMissing,
@@ -69,7 +69,11 @@ class Generations:
         Raises IndexMissing, or IndexConflict if the name is not an alias of ours.
         """
         info = self.sealed()
-        return info.with_documents(self._state.read_many(info.meta.document_ids))
+        names = info.meta.document_ids
+        documents = self._state.read_many((*names, REFRESH_OFF) if info.is_loading else names)
+        # With that, refresh is off for a load that leaves the graphs as they are.
+        is_loading = info.is_loading and documents.pop(REFRESH_OFF, None) is None
+        return replace(info.with_documents(documents), is_loading=is_loading)
 
     def sealed(self) -> IndexInfo:
         """Read the index behind the alias, of its `meta` only the seal.  Raises as `info`."""
@@ -296,14 +300,14 @@ class Generations:
         )
         self._connection.refresh()
 
-    def merge(self, *, wait_seconds: float) -> bool:
-        """Merge into one segment; return False if that takes longer than this."""
+    def merge(self, *, wait_seconds: float, segments: int = 1) -> bool:
+        """Merge each shard into so many segments; False if that takes longer."""
         patient = self._connection.client.options(request_timeout=wait_seconds)
         try:
             replace(self._connection, client=patient).request(
                 "POST",
                 f"/{self._connection.pictures}/_forcemerge",
-                params={"max_num_segments": "1"},
+                params={"max_num_segments": str(segments)},
             )
         except (StoreUnreachable, StoreBusy):
             return False

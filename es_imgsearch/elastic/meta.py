@@ -310,6 +310,7 @@ class IndexInfo:
     aliases: Collection[str] = ()
     analysis: Mapping[str, Any] = field(default_factory=dict)
     layout: ShardLayout = field(default_factory=ShardLayout)
+    blocks: Collection[str] = ()
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -338,6 +339,7 @@ class IndexInfo:
             aliases=tuple(body.get("aliases", ())),
             analysis=settings.get("analysis", {}),
             layout=ShardLayout.from_settings(settings),
+            blocks=[name for name, on in settings.get("blocks", {}).items() if on == "true"],
         )
 
     def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:

@@ -21,22 +21,37 @@ _CANDIDATES_PER_HIT = 2
 _WIDTH_DECIDES_UP_TO_K = 10
 
 
+LARGEST_SEGMENT: Final = "merge.policy.max_merged_segment"
+
+
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """Shards of an index, and how many more copies of each it has.
+    """Shards of an index, their copies, and how they are stored and opened.
 
-    `replicas` None: one more copy once there are two data nodes.
+    `replicas` None: one more copy once there are two data nodes.  `preload`: endings of the files
+    that are read into memory when a shard is opened; None was never chosen, () means none.
+    `max_merged_segment` None: that of mappings/common.json.  By itself Elasticsearch merges up to
+    5 GB, so a shard of 40 GB has eight large segments and more; up to 20 GB it has two, and a merge
+    writes half of what is kept free for it (`plan`).
     """
 
     shards: int = 1
     replicas: int | None = None
+    preload: tuple[str, ...] | None = None
+    max_merged_segment: str | None = None
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """Parse the settings of an index."""
         is_automatic = settings.get("auto_expand_replicas", "false") != "false"
         replicas = None if is_automatic else int(settings.get("number_of_replicas", 0))
-        return cls(int(settings.get("number_of_shards", 1)), replicas)
+        preload = settings.get("store", {}).get("preload")
+        return cls(
+            int(settings.get("number_of_shards", 1)),
+            replicas,
+            None if preload is None else tuple(preload),
+            settings.get("merge", {}).get("policy", {}).get("max_merged_segment"),
+        )
 
     def copies(self) -> dict[str, Any]:
         """Settings of the copies, which may change later."""
@@ -45,7 +60,12 @@ class ShardLayout:
         return {"auto_expand_replicas": False, "number_of_replicas": self.replicas}
 
     def to_settings(self) -> dict[str, Any]:
-        return {"number_of_shards": self.shards, **self.copies()}
+        settings = {"number_of_shards": self.shards, **self.copies()}
+        if self.preload is not None:
+            settings["store.preload"] = list(self.preload)
+        if self.max_merged_segment is not None:
+            settings[LARGEST_SEGMENT] = self.max_merged_segment
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,7 @@ class Tuning:
     A top-level kNN search of Elasticsearch 8.19.13 compares num_candidates · oversample vectors
     a shard again, not k · oversample as documented: 50 · 2 and 100 · 1 found the same
     (recall@100 of 1-bit codes: .785 with 100 · 2 and with 200 · 1, .986 with 500 · 2,
-    200 · 5 and 1000 · 1).
+    200 · 5 and 1000 · 1).  9.4 compares k · oversample, so `knn_body` asks for k = num_candidates.
     """
 
     num_candidates: int = 50

@@ -13,6 +13,8 @@ They are changed by compare-and-set only.
     unstored:NAME      files of the root that can be stored neither as pictures nor as failures
     gone:fields        fields of documents that were deleted lately and that nothing computes
     lock:reindex       lease of the process that builds, drops or cancels a generation
+    load:refresh       lease of the process that switched refresh off while it loads, see
+                       `manage.production.refreshing`
     roots:ID           the folders of an index, by name, see `meta`
     learned:ID         tuning, curves, codes and so on of a generation, see `meta`
 
@@ -105,6 +107,9 @@ def unstored_id(root_name: str) -> str:
 
 # Id of the lease of the process that builds, drops or cancels a generation.
 REINDEX_LOCK = "lock:reindex"
+
+# Id of the lease of the process that switched refresh off.
+REFRESH_OFF = "load:refresh"
 
 # Id of the fields of documents that went, see `write.field_memory`.
 GONE_FIELDS = "gone:fields"

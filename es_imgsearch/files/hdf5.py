@@ -9,9 +9,10 @@ Format: https://docs.hdfgroup.org/; written and read by h5py.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ from es_imgsearch.files.columns import (
     RegionValues,
     Values,
 )
+
+_T = TypeVar("_T")
 
 _FIELDS, _PRESENT = "fields", "present"
 _OFFSETS = "offsets"
@@ -48,13 +51,61 @@ def load_h5py() -> Any:
     return h5py
 
 
+class _Target(io.RawIOBase):
+    """The file that HDF5 writes to; an error of it is kept and raised by `check`.
+
+    HDF5 (1.14) cannot close a file that a full disk refuses to take, and the process ends with
+    SIGSEGV: it is told that everything was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+    def write(self, content: Any) -> int:
+        left = memoryview(content).cast("B")
+        size = left.nbytes
+        while left and self._error is None:
+            # The last bytes that fit are written alone.
+            left = left[self._kept(lambda left=left: self._file.write(left), 0) :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._kept(lambda: self._file.truncate(size), size or 0)
+
+    def close(self) -> None:
+        self._kept(self._file.close, None)
+        super().close()
+
+    def _kept(self, call: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return call() if self._error is None else otherwise
+        except OSError as error:
+            self._error = error
+            return otherwise
+
+
 class Hdf5Writer:
     """`FileWriter` for HDF5."""
 
     def __init__(self, path: Path, columns: Sequence[Column], origin: Origin) -> None:
         self._h5py = load_h5py()
         self._columns = [*columns, Column(REST_COLUMN, ColumnKind.JSON)]
-        self._file = self._h5py.File(path, "w")
+        self._target = _Target(path)
+        self._file = self._h5py.File(self._target, "w")
         self._file.attrs[METADATA_KEY] = origin.to_json()
         for column in self._columns:
             if column.kind is ColumnKind.REGIONS:
@@ -80,9 +131,14 @@ class Hdf5Writer:
                 filled = [empty if each is None else each for each in rows]
             self._extend(self._file[f"{_FIELDS}/{column.name}"], filled)
             self._extend(self._file[f"{_PRESENT}/{column.name}"], present)
+        self._target.check()
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._target.close()
+        self._target.check()
 
     def _create(self, group: str, column: Column, kind: Any) -> None:
         dataset = self._dataset(f"{group}/{column.name}", kind, column.dims)

@@ -12,7 +12,7 @@ from es_imgsearch.elastic.meta import CREATED_BY
 from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.state import REINDEX_LOCK
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import AlreadyRunning, ImgSearchError, IndexMissing
+from es_imgsearch.errors import AlreadyRunning, ImageMissing, ImgSearchError, IndexMissing
 
 
 class Belonging(NamedTuple):
@@ -70,7 +70,11 @@ def drop_index(store: Store) -> list[Belonging]:
     aliases = {store.index, failures_alias(store.index)}
     aliases |= {companion.alias(store.index) for companion in Companion}
     params = {"filter_path": "index_templates.name"}
-    listed = request("GET", f"/_index_template/{store.index}*", params=params)
+    try:
+        listed = request("GET", f"/_index_template/{store.index}*", params=params)
+    except ImageMissing:
+        # Of an index that was restored, and not to the end.
+        return found
     for each in listed.get("index_templates", ()):
         if each["name"] in aliases:
             request("DELETE", f"/_index_template/{each['name']}")

@@ -12,11 +12,12 @@ from es_imgsearch.elastic.mapping import (
     DEFAULT_SIMILARITY,
     check_reducible,
     has_present_analysers,
+    load_json,
     load_profile,
     new_meta,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta, Seal
-from es_imgsearch.elastic.meta_entries import ShardLayout
+from es_imgsearch.elastic.meta_entries import LARGEST_SEGMENT, ShardLayout
 from es_imgsearch.elastic.server import version
 from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
@@ -30,6 +31,7 @@ from es_imgsearch.errors import (
     UsageError,
     counted,
 )
+from es_imgsearch.manage.production.preload import AUTO, choose_preload
 from es_imgsearch.manage.status import renewing_words
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.manage.vector_sample import VectorSample, load_sample
@@ -55,6 +57,7 @@ def create_index(
     regions: str | None = None,
     shards: int | None = None,
     replicas: int | None = None,
+    preload: str | None = None,
 ) -> str:
     """Create the index behind the alias, or check the existing one.
 
@@ -66,6 +69,8 @@ def create_index(
     `search.reduced`.  Both are for that profile only.  `regions` is the grid of tiles, such as
     2x2+centre, whose vectors are stored too.  The index gets as many `shards` (1) with so many
     `replicas` (one once there are two data nodes); an existing one may change its replicas only.
+    `preload` (auto or off) says whether it is read into memory when it is opened, see
+    `production.preload`.
 
     Raises IndexConflict if an existing index has another profile, similarity or grid,
     EncoderMismatch if it, or the sample, belongs to another encoder.
@@ -86,7 +91,7 @@ def create_index(
         if reduction is not None:
             # Before the alias of the pictures: if that exists, everything does.
             store_reduction(store, reduction)
-        layout = ShardLayout(shards or 1, replicas)
+        layout = _layout(store, meta, ShardLayout(shards or 1, replicas), preload)
         store.generations.create(meta, describer_mappings(), layout=layout)
         if replicas is not None:
             store.set_copies(layout)
@@ -121,7 +126,7 @@ def create_index(
             f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
             " --regions out, or make another --index."
         )
-    _arrange(store, info.layout, shards, replicas)
+    _arrange(store, info.layout, shards, replicas, preload)
     _create_companions(store, settings, originals)
     added = store.generations.add_fields(info, describer_mappings())
     plural = "s" * (len(added) != 1)
@@ -133,15 +138,41 @@ def create_index(
     )
 
 
-def _arrange(store: Store, layout: ShardLayout, shards: int | None, replicas: int | None) -> None:
-    """Change the replicas of an index.  Raises IndexConflict for other shards."""
+def _layout(store: Store, meta: Meta, layout: ShardLayout, preload: str | None) -> ShardLayout:
+    """Complete the layout of a new index by what is preloaded."""
+    layout, found = choose_preload(store, preload, layout, meta.profile, meta.seal.dims, meta.grid)
+    if preload == AUTO and not found.files:
+        logger.warning("Nothing is preloaded: %s.", found.why)
+    return layout
+
+
+def _arrange(
+    store: Store,
+    layout: ShardLayout,
+    shards: int | None,
+    replicas: int | None,
+    preload: str | None,
+) -> None:
+    """Change the replicas of an index, and let it merge into larger segments.
+
+    Raises IndexConflict for what is fixed: shards, preload.
+    """
     if shards not in {None, layout.shards}:
         raise IndexConflict(
             f"Index {store.index!r} exists with {counted(layout.shards, 'shard')}: change that with"
             f" `es-imgsearch reindex --shards {shards} --index {store.index}`."
         )
+    if preload is not None and (preload == AUTO) != bool(layout.preload):
+        raise IndexConflict(
+            f"Index {store.index!r} exists and is {'' if layout.preload else 'not '}preloaded:"
+            f" change that with `es-imgsearch reindex --preload {preload} --index {store.index}`."
+        )
     if replicas is not None:
         store.set_copies(replace(layout, replicas=replicas))
+    if layout.max_merged_segment is None:
+        largest = load_json("mappings", "common.json")["settings"][LARGEST_SEGMENT]
+        body = {"index": {LARGEST_SEGMENT: largest}}
+        store.connection.request("PUT", f"/{store.connection.pictures}/_settings", body)
 
 
 def _words_renewed(info: IndexInfo, index: str) -> str:

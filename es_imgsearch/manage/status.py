@@ -7,7 +7,7 @@ from typing import Any
 
 from es_imgsearch.elastic.leases import is_at_work, seconds_since
 from es_imgsearch.elastic.leases.division import divisions, keys_of
-from es_imgsearch.elastic.mapping import has_present_analysers
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, has_present_analysers
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
 from es_imgsearch.elastic.state import (
@@ -19,6 +19,9 @@ from es_imgsearch.elastic.state import (
     worker_id,
 )
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.production.refreshing import left_off
+from es_imgsearch.manage.production.segments import count_segments
+from es_imgsearch.manage.production.sizes import VectorKind
 from es_imgsearch.manage.reindex.lock import builders
 from es_imgsearch.manage.upgrade import has_state, legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path, utf8
@@ -54,9 +57,13 @@ def index_status(store: Store) -> dict[str, Any]:
                           reading processes of the last `sync` or daemon together
     analysers_outdated    True for an index whose words are analysed as by an earlier version, until
                           `reindex`
+    refresh_left_off      True after a load that switched refresh off was killed
+    segments              segments of the shards, see `Segments`; None where the key may not see
+                          them (it takes the right `monitor`)
     calibrated            kinds of queries whose relevance `calibrate` fitted, such as text
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
     codes                 None without binary codes; `missing`: pictures without a code
+    read_only             True while a disk of Elasticsearch is full, or somebody set it
     next, before          generations that `reindex` builds and keeps, or None; `builder`: the
                           process that builds one, or did until it was killed
 
@@ -69,6 +76,8 @@ def index_status(store: Store) -> dict[str, Any]:
     recent = store.listings.recent_by_root()
     divided = divisions(store.state, list(info.meta.roots)) if has_state(info.meta) else {}
     state = _state(store, info.meta, divided)
+    kind = VectorKind.of_mapping(info.properties[VECTOR_FIELD], info.meta.stored_dims)
+    segments = count_segments(store, has_graph=kind.has_graph)
     building = builders(store) if has_state(info.meta) else {}
     roots = {
         name: {
@@ -99,8 +108,11 @@ def index_status(store: Store) -> dict[str, Any]:
         if info.meta.codes is None
         else {**info.meta.codes.elsewhere().to_body(), "missing": _without_code(store)},
         "import_unfinished": info.is_loading,
+        "refresh_left_off": has_state(info.meta) and left_off(store),
+        "segments": None if segments is None else segments.to_dict(),
         "next": _generation(store, generations.next, building),
         "before": _generation(store, generations.before, building),
+        "read_only": any(each.startswith("read_only") for each in info.blocks),
         "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }

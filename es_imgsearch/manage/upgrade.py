@@ -38,6 +38,7 @@ from es_imgsearch.elastic.state import (
 )
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, StoreDenied
+from es_imgsearch.manage.production.refreshing import restore_refresh
 from es_imgsearch.manage.taken_local import fill_taken_local, map_taken
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ _BUILDER_SECONDS = 180.0
 def upgrade(store: Store) -> None:
     """Upgrade an index of an earlier schema; another one stays unchanged.
 
+    Also switches refresh on again, if a process that switched it off was killed.
+
     Raises AlreadyRunning while a reindex or a daemon of an earlier version runs: it would write
     entries of `_meta` that it has read before, and documents without new fields.  Raises
     StoreDenied if a field or the index of state documents is missing and may not be created.
@@ -60,6 +63,7 @@ def upgrade(store: Store) -> None:
         if "taken_local" in info.properties and not info.is_loading:
             # A generation that was gone back to may lack it.
             fill_taken_local(store)
+        restore_refresh(store)
         return
     serving = store.generations.info().meta
     roles = store.generations.roles()

@@ -10,7 +10,7 @@ Each stage passes its results to the next one (`emit`) and knows no other.  Ever
 whole way: one that cannot be read continues as a failure, and one that is no picture passes
 through to the end.  The way of one new picture, function by function:
 
-    Pipeline.submit            waits for a free slot, reads the file's state (stat)
+    Intake.submit              waits for a free slot, reads the file's state (stat)
     InFlight.begin             begins a job: one change per path is in flight
     ReadStage.read             queues the file for a worker
     ReadWorkers.read           has a worker process decode and describe it (`read_file`)

@@ -37,13 +37,16 @@ class AcknowledgeStage:
         activity: Activity,
         disk: Callable[[Root], RootDisk],
         emit: Callable[[Change, Skipped | Kept], None],
+        note: Callable[[PendingWrite | Unembedded | Kept], None] = lambda _item: None,
     ) -> None:
+        """`note` gets each item before its job ends."""
         self._in_flight = in_flight
         self._counts = counts
         self._run = run
         self._activity = activity
         self._disk = disk
         self._emit = emit
+        self._note_item = note
         self._counts_lock = threading.Lock()
         self._no_pictures: set[int] = set()
 
@@ -51,6 +54,7 @@ class AcknowledgeStage:
         """End a job whose document was acknowledged, or that has no document."""
         self._count(item)
         self._note(item)
+        self._note_item(item)
         self._disk(item.job.change.root).post(lambda: self._run.guard(lambda: self._end(item)))
 
     def _end(self, item: PendingWrite | Unembedded | Kept) -> None:

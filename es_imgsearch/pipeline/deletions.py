@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from es_imgsearch.elastic.retry import persist
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.pipeline.engines.intake import Intake
 from es_imgsearch.records import Change, Root
 from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.settle import Settlers
@@ -37,7 +37,7 @@ class Deletions:
         *,
         files: Callable[[Root], RootFiles],
         settler: Settlers,
-        pipeline: Pipeline,
+        pipeline: Intake,
     ) -> None:
         self._guard = guard
         self._pauses = pauses

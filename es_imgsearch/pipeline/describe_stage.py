@@ -83,7 +83,7 @@ class DescribeStage:
                 result = item._replace(picture=item.picture.without_pixels())
                 self._emit(self._picture_write(result, next(carried)))
             elif isinstance(item.reason, ReadError):
-                self._emit(_failure_write(item.job, item.reason))
+                self._emit(failure_write(item.job, item.reason))
             else:
                 self._emit(item)
 
@@ -122,7 +122,7 @@ class DescribeStage:
         """Drop refused fields, those of describers; return a failure without any."""
         remaining = without_refused(result.picture.fields_by_source, error)
         if remaining is None:
-            return _failure_write(result.job, ReadError("rejected", str(error)))
+            return failure_write(result.job, ReadError("rejected", str(error)))
         _set_fields(result.picture, remaining)
         return self._picture_write(result, carried)
 
@@ -141,7 +141,8 @@ def _set_fields(picture: Picture, fields_by_source: dict[str, Any]) -> None:
     picture.fields_by_source, picture.fields = fields_by_source, merged(fields_by_source)
 
 
-def _failure_write(job: Job, error: ReadError) -> PendingWrite:
+def failure_write(job: Job, error: ReadError) -> PendingWrite:
+    """Make the failure of a file."""
     image_id = job.change.image_id
     failure = failure_document(job.change, error, job.signature.state)
 

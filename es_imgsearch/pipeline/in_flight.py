@@ -110,7 +110,7 @@ class InFlight:
 
         The file of a job that begins is queued for reading.  `signature` is None if there is no
         such file.  `event_at` is the time (monotonic) of the event that showed the change; for
-        `listed_at` see `Pipeline.submit`.
+        `listed_at` see `Intake.submit`.
         """
         with self._lock:
             current = self._jobs.get(change.image_id)
@@ -223,6 +223,14 @@ class InFlight:
             self._unreadable.forget(change.image_id)
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
+
+    def forget_done(self) -> None:
+        """Forget what became of files, so that each that begins is read."""
+        with self._lock:
+            self._files = BoundedCache(_RECENT_FILES)
+            self._non_pictures = FileMemory(REMEMBERED_FILES)
+            self._unreadable = UnreadableFiles()
+            self._unstored = UnstoredFiles()
 
     def end_tickets(self, root: Root) -> None:
         """End the tickets of a root's jobs, whose disk may never let them end."""

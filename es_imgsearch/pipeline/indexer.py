@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,10 @@ from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.pipeline.deletions import Deletions
+from es_imgsearch.pipeline.engines.intake import Intake
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
-from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.queues import LeftoverQueue, Round, TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges, concerns
 from es_imgsearch.read.file import is_named_otherwise
@@ -55,6 +56,7 @@ class Indexer:
         *,
         allow_deletes: bool = False,
         warm_up: bool = False,
+        engine: Callable[..., Intake] = Pipeline,
     ) -> None:
         """Connect the parts; with `warm_up` the first picture need not wait for the model."""
         store, self.context = context.store, context
@@ -91,7 +93,7 @@ class Indexer:
         self._touched = {root.name: TouchedFiles() for root in roots}
         self._sidecars = {root.name: SidecarChanges(store, context.describers) for root in roots}
         self._post_embed = context.post_embed()
-        self.pipeline = Pipeline(
+        self.pipeline = engine(
             context,
             settings,
             emit=self.leftovers.put,

@@ -296,7 +296,8 @@ class Operations:
         # A float32 of a unit vector holds six digits.
         numbers = [round(float(each), 6) for each in vector]
         tuning = generation.info.meta.tuning
-        knn: dict[str, Any] = knn_body(numbers, k, tuning, filters=clauses)["knn"]
+        # Whoever sends it may give no size, and gets k hits.
+        knn: dict[str, Any] = {**knn_body(numbers, k, tuning, filters=clauses)["knn"], "k": k}
         if least is not None:
             knn["similarity"] = least
         return knn

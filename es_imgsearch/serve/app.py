@@ -90,6 +90,7 @@ def create_app(
     rate_limit: str | None = None,
     root_path: str = "",
     access_log: AccessLog | None = None,
+    index: str = "images",
 ) -> FastAPI:
     """Create the application; it closes `pictures` and `service` at shutdown.
 
@@ -98,6 +99,7 @@ def create_app(
     those for its health needs one of the tokens.
     `rate_limit` is one such as 600/minute, or none; by default the one of `rate_limit.py`, which
     leaves this machine's own programs uncounted.  `root_path` is the path of a reverse proxy.
+    `index` is named where Elasticsearch refuses the key.
     """
     # A form is in memory, as any body, and needs no temporary folder; the guard bounds its size.
     MultiPartParser.spool_max_size = max_body_mb * 1_000_000
@@ -130,7 +132,7 @@ def create_app(
         app.add_middleware(RootPath, root_path=root_path, routes=app.routes)
     logs = [] if access_log is None else [access_log.observe]
     app.add_middleware(Observe, in_progress=metrics.in_progress, observers=[metrics.observe, *logs])
-    add_problems(app)
+    add_problems(app, index)
     describe(app, needs_token=bool(tokens))
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)

@@ -10,6 +10,7 @@ People whose browser asks for a page are shown one, but for the API's own addres
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -34,11 +35,13 @@ from es_imgsearch.errors import (
     expected_value,
     shown_value,
 )
+from es_imgsearch.manage.production.roles import role_advice
 
 logger = logging.getLogger(__name__)
 
 # After which a client may ask again, while Elasticsearch does not answer.
 RETRY_SECONDS = 5
+_DENIED_SECONDS = 60.0
 
 _MOST_LETTERS = 4000
 
@@ -64,12 +67,37 @@ class TooManyRequests(ImgSearchError):
         self.seconds = seconds
 
 
-def add_problems(app: FastAPI) -> None:
-    """Answer every error of the application in the one form."""
+class _Denied:
+    """Says which key to make; logs each refusal of Elasticsearch once a minute."""
+
+    def __init__(self, index: str) -> None:
+        self._advice = role_advice("serve", index)
+        self._logged: dict[str, float] = {}
+
+    def detail(self, error: StoreDenied) -> str:
+        detail = f"{error} {self._advice}"
+        # Who runs the service can end it, and is not the one who asks.
+        self._log(detail)
+        return detail
+
+    def _log(self, detail: str) -> None:
+        now = time.monotonic()
+        self._logged = {each: at for each, at in self._logged.items() if now - at < _DENIED_SECONDS}
+        if detail not in self._logged:
+            self._logged[detail] = now
+            logger.warning("%s", detail)
+
+
+def add_problems(app: FastAPI, index: str = "images") -> None:
+    """Answer every error of the application in the one form.
+
+    `index` is the one whose key a refusal of Elasticsearch asks for.
+    """
+    app.state.denied = _Denied(index)
 
     @app.exception_handler(ImgSearchError)
     async def own(request: Request, error: ImgSearchError) -> Response:
-        return _answer(request, status_of(error), str(error), _headers_of(error))
+        return _answer(request, status_of(error), detail_of(request, error), _headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -89,6 +117,12 @@ def add_problems(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("A request failed", exc_info=error)
         return _answer(request, 500, "The service failed at this request; its log says why.")
+
+
+def detail_of(request: Request, error: ImgSearchError) -> str:
+    """Return what an answer says of an error, and which key to make."""
+    denied = getattr(request.app.state, "denied", None)
+    return denied.detail(error) if denied and isinstance(error, StoreDenied) else str(error)
 
 
 def _wants_page(request: Request) -> bool:

@@ -6,6 +6,7 @@ without a stored vocabulary the built-in one is used.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,10 @@ from es_imgsearch.tags.vocabulary import Vocabulary, default_vocabulary, parse_v
 _VOCABULARY: Final = "vocabulary"
 _CLASSIFIER: Final = "head"
 _TRAINING_LABELS: Final = "labelled"
+
+logger = logging.getLogger(__name__)
+# Indices of which this process has said that their tags are denied.
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,22 @@ def _put(store: Store, name: str, body: Mapping[str, Any]) -> None:
     store.companions.put(Companion.TAGS, name, document)
 
 
+def _warn_of_denial(index: str, error: StoreDenied) -> None:
+    if index in _warned:
+        return
+    _warned.add(index)
+    logger.warning(
+        "%r cannot be read, so pictures get no tags of a classifier that was trained: give this key"
+        " the right `read` on it, then run `es-imgsearch describe --only tags --index %s`. %s",
+        Companion.TAGS.alias(index), index, error,
+    )  # fmt: skip
+
+
 def _load(index: str, name: str, send: Send) -> Mapping[str, Any] | None:
     try:
         document = get_companion(send, Companion.TAGS, index, name)
-    except StoreDenied:
-        # A key with access to the index of pictures only must be enough for searching.
+    except StoreDenied as error:
+        # A key with access to the index of pictures only must be enough, for one without tags.
+        _warn_of_denial(index, error)
         return None
     return None if document is None else document["body"]

@@ -53,7 +53,6 @@ def register_roots(
     Raises RootError where a name belongs to another folder or host, where the index holds pictures
     of it and no folder, or where a folder overlaps one that is registered under another name.
     """
-
     new: set[str] = set()
 
     def entered(meta: Meta) -> Meta:
@@ -92,19 +91,20 @@ def register_roots(
 def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_seconds: float) -> None:
     """Enter this host and these folders for roots of other hosts.
 
-    Documents and the history of deletions stay.
+    Likewise for a folder that was copied to a URL, or from one.  Documents and the history of
+    deletions stay.
 
     Waits up to `lease_seconds` after the other host's daemon was killed.  Raises AlreadyRunning if
     it is at work.
     """
     meta = store.info().meta
-    theirs = [root for root in roots if _is_elsewhere(meta.roots.get(root.name), host)]
+    theirs = [root for root in roots if _goes_on(meta.roots.get(root.name), root, host)]
     if not theirs:
         return
 
     def entered(meta: Meta) -> Meta:
         for root in theirs:
-            if _is_elsewhere(meta.roots.get(root.name), host):
+            if _goes_on(meta.roots.get(root.name), root, host):
                 others = {name: each for name, each in meta.roots.items() if name != root.name}
                 check_registered(root, host, others)
                 meta = with_registered(meta, root, host)
@@ -137,8 +137,15 @@ def _leads_to(entry: Mapping[str, Any], root: Root, host: str) -> bool:
     return found_at(entered, lambda: os.path.realpath(entered) == path, False)
 
 
-def _is_elsewhere(entry: Mapping[str, Any] | None, host: str) -> bool:
-    return entry is not None and entry["host"] not in {host, IMPORTED_HOST}
+def _goes_on(entry: Mapping[str, Any] | None, root: Root, host: str) -> bool:
+    if entry is None or entry["host"] == IMPORTED_HOST:
+        return False
+    return entry["host"] != host or _is_copied(entry, root)
+
+
+def _is_copied(entry: Mapping[str, Any], root: Root) -> bool:
+    """Return True if one of both is a folder, and the other a URL."""
+    return bool(is_url(entry["path"])) != root.is_url
 
 
 def _check_unused(store: Store, root: Root) -> None:
@@ -189,9 +196,8 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
-    keys = {name, *keys_by_root(store.state, [name])[name]}
-    for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
-        for key in keys:
+    for key in {name, *keys_by_root(store.state, [name])[name]}:
+        for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
             store.state.delete(document_id(key))
 
 
@@ -276,6 +282,11 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
             " gives the name to this folder and removes from the index what is not in it (no file"
             " is touched); if not, "
         )
+    if entry["host"] != IMPORTED_HOST and _is_copied(entry, root):
+        return (
+            "if its files were copied there, add --take-over to `sync` or `watch`, which embeds"
+            " none again; if not, "
+        )
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
     if not root.is_url and not found_at(
@@ -307,8 +318,6 @@ def _text(path: Path) -> str:
 
 
 # Roots of imported rows: registered so that no folder's comparison deletes them.
-
-
 def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: str) -> bool:
     """Enter an imported root; return True if a machine watches or may watch it.
 

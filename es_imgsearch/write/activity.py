@@ -102,6 +102,21 @@ class Activity:
                     total.describers.update(each.describers)
         return total
 
+    def take_costs(self) -> dict[str, Costs]:
+        """Return the costs by root since the last call, which then count as taken."""
+        with self._lock:
+            taken, self._costs = self._costs, {}
+            return taken
+
+    def add_costs(self, costs: Mapping[str, Costs]) -> None:
+        """Add the costs of another process, by root."""
+        with self._lock:
+            for name, each in costs.items():
+                total = self._costs.setdefault(name, Costs())
+                total.pictures += each.pictures
+                total.reading += each.reading
+                total.describers.update(each.describers)
+
     def note_stored(self, change: Change, moved_from: str | None = None) -> None:
         """Note a stored picture, perhaps moved from another path of its root."""
         path = self._path_of(change)

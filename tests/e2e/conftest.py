@@ -17,6 +17,12 @@ from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.secured import Secured
 
 
+@pytest.fixture(autouse=True)
+def _nothing_takes_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a command would print how far it is, beside what a test expects."""
+    monkeypatch.setattr("es_imgsearch.cli.printing.progress._LINE_SECONDS", 3600.0)
+
+
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
     """Found by name as installed ones are; one of each, so that tests can count."""

@@ -614,6 +614,15 @@ def test_a_large_move_is_no_deletion(house: House):
 # -- Elasticsearch away ----------------------------------------------------------------------
 
 
+def test_a_picture_that_comes_alone_is_searchable_at_once(house: House):
+    connection = house.store.connection
+    connection.request("PUT", f"/{connection.pictures}/_settings", {"refresh_interval": "-1"})
+    found = {"query": {"ids": {"values": [image_id("r", "late.png")]}}, "_source": False}
+    with house.watched():
+        house.picture("late.png", 1)
+        until(lambda: house.store.searches.search(found)["hits"].get("hits"))
+
+
 @pytest.mark.parametrize("how", ["refused", "held"])
 def test_nothing_is_lost_while_elasticsearch_is_away(
     house: House, proxy: Proxy, caplog: pytest.LogCaptureFixture, how: str

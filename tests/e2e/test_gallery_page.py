@@ -449,6 +449,17 @@ def test_an_address_that_leads_nowhere_is_a_page_for_people(
     assert told.headers.get("allow") == shown.headers.get("allow")
 
 
+def test_a_refused_search_is_corrected_under_the_names_that_the_form_has(client: TestClient):
+    shown = client.get("/?q=cat&when=never&min_relevance=0.5", headers=BROWSER)
+    assert shown.status_code == 400
+    for label, name, value in (
+        ("Words", "q", "cat"),
+        ("When", "when", "never"),
+        ("Relevance at least", "min_relevance", 0.5),
+    ):
+        assert f'<label>{label} <input name="{name}" value="{value}"></label>' in shown.text
+
+
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/search?q=", "/api/v1/images/x"])
 def test_the_api_answers_browsers_as_any_client(client: TestClient, path: str):
     told = client.get(path, headers=BROWSER)

@@ -19,7 +19,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.pipeline import in_flight
-from es_imgsearch.pipeline import pipeline as pipeline_module
+from es_imgsearch.pipeline.engines import intake
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE
 from es_imgsearch.pipeline.sync import sync
@@ -163,7 +163,7 @@ def test_what_a_mapped_file_was_given_while_it_could_not_be_examined_is_stored(
                 return UNKNOWN_SIGNATURE
 
             with monkeypatch.context() as patches:
-                for module in (pipeline_module, in_flight):
+                for module in (intake, in_flight):
                     patches.setattr(module, "read_signature", unknown)
                 mapped.close()
                 file.close()

@@ -74,7 +74,7 @@ def test_an_index_that_is_there_is_measured(store: Store):
 def test_few_pictures_say_nothing_of_sizes(store: Store):
     write(store, 0, 20)
     made = plan(store, "--pictures", "1000000")
-    assert made["document_bytes"] == 600
+    assert made["document_bytes"] == 700
     assert made["encoder"] == "fake"
     assert any("too few to measure" in each for each in made["basis"])  # type: ignore[attr-defined]
 
@@ -86,7 +86,7 @@ def test_without_an_index_or_a_server_it_plans_all_the_same(es_url: str):
         )
         assert ran.exit_code == 0, ran.output
         assert said in ran.stderr
-        assert "balanced  64.6 GB     11.6 GB  3 of 10.8 GB" in ran.stdout
+        assert "balanced  66.6 GB     11.6 GB  3 of 11.1 GB" in ran.stdout
         assert "es-imgsearch init --index nothing --encoder clip --profile binary" in ran.stdout
 
 

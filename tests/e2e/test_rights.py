@@ -28,7 +28,8 @@ from es_imgsearch.errors import ImgSearchError, StoreDenied
 from es_imgsearch.manage.production.roles import LEAST_ROLE, ROLES, least_role, role_descriptor
 from tests.support.fake_kibana import FakeKibana
 from tests.support.house import paint, until
-from tests.support.rights import Office, Right, encoders_in_commands
+from tests.support.old_schemas import as_schema
+from tests.support.rights import Office, Right, encoders_in_commands, rights_of
 from tests.support.secured import PASSWORD, Secured
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -115,6 +116,7 @@ LEAST: list[tuple[str, Right]] = [
     ("codes apply", on("I-codes", "read")),
     ("import {folder}/vectors.parquet", on(BOTH, "read")),
     ("tune --no-texts", on("I-state", "index")),
+    ("tune --merge --no-texts", on(ALL, "manage")),
     ("init", TEMPLATES),
     ("init", on(ALL, "manage")),
     ("calibrate", on(ALL, "manage")),
@@ -127,29 +129,97 @@ LEAST: list[tuple[str, Right]] = [
     ("snapshot create", on(ALL, "monitor")),
     ("snapshot list", ("cluster", "", "create_snapshot")),
 ]
+# A larger role has rights of a smaller one, for commands of that.
+LARGER: list[tuple[str, str, Right]] = [
+    ("watch", "status", VERSION),
+    ("watch", "status", on("I", "read")),
+    ("watch", "sync photos={photos}", on("I", "view_index_metadata")),
+    ("watch", "verify photos={photos}", on("I", "indices:admin/refresh")),
+    ("watch", "failures", on("I-failures", "read")),
+    ("watch", "failures", on("I-failures", "indices:admin/refresh")),
+    ("watch", "status", on("I-next", "view_index_metadata")),
+    ("watch", "status", on("I-before", "view_index_metadata")),
+    ("admin", "init", ("cluster", "", "monitor")),
+    ("admin", "calibrate", on(ALL, "read")),
+    ("kibana-import", "kibana build --output {folder}/k.ndjson", on("I", "view_index_metadata")),
+]
+ROWS = [*((None, *row) for row in LEAST), *LARGER]
+# Rights whose lack is no plain refusal, and the tests that show what it is.
+OTHERWISE: dict[str, dict[Right, str]] = {
+    "read": {
+        on("I-background", "read"): "test_a_search_says_what_it_cannot_do",
+        on("I-background", "view_index_metadata"): "test_a_search_says_what_it_cannot_do",
+        on("I-searches", "indices:data/write/bulk"): "test_a_search_says_what_it_cannot_do",
+        on("I-searches", "indices:data/write/index:op_type/create"): (
+            "test_a_search_says_what_it_cannot_do"
+        ),
+        on("I-reduction", "read"): "test_a_reduced_index_needs_its_matrix",
+        on("I-tags", "read"): "test_tags_that_cannot_be_read_are_said",
+    },
+    "watch": {
+        on(BOTH, "indices:admin/mapping/put"): "test_a_field_that_is_missing_is_added",
+        on("I-state", "delete"): "test_a_new_root_takes_the_place_of_an_old_state",
+        on("I-reduction", "read"): "test_a_reduced_index_needs_its_matrix",
+        on("I-tags", "read"): "test_tags_that_cannot_be_read_are_said",
+    },
+    "admin": {("kibana", "", "all"): "test_kibana_imports_with_the_key_of_imports"},
+    "kibana-import": {
+        on("I", "read"): "test_saved_objects_of_an_index_without_a_sample",
+        on("I-background", "read"): "test_saved_objects_say_what_they_are_made_of",
+        on("I-background", "view_index_metadata"): "test_saved_objects_say_what_they_are_made_of",
+        on("I-state", "read"): "test_a_check_of_saved_objects_says_what_it_cannot_compare",
+        on("I-reduction", "read"): "test_a_reduced_index_needs_its_matrix",
+        # Kibana itself looks whether a key has the others.
+        **{
+            ("kibana", "", each): "test_kibana_imports_with_the_key_of_imports"
+            for each in ROLES["kibana-import"].kibana
+        },
+    },
+    "restore": dict.fromkeys(
+        rights_of(role_descriptor("restore", "I")),
+        "test_a_repository_is_made_and_restored_from_with_the_key_of_restores",
+    ),
+}
+
+
+def test_each_right_of_each_role_is_needed_by_a_command():
+    """A right that nothing needs is one too many."""
+    for role in ROLES:
+        shown = {right for of, command, right in ROWS if (of or least(command)) == role}
+        rights = set(rights_of(role_descriptor(role, "I")))
+        assert rights == shown | OTHERWISE.get(role, {}).keys(), role
+    for tests in OTHERWISE.values():
+        assert set(tests.values()) <= globals().keys()
+
+
+def least(command: str) -> str:
+    role = least_role(words_of(command))
+    assert role is not None
+    return role
+
+
 # Ends with 1 since the failure is one still.
 EXIT_CODES = {"failures retry": 1}
 
 
 def words_of(command: str) -> str:
-    words = [each for each in command.split()[:2] if each.isalpha()]
+    words = [each for each in command.split()[:2] if each.isalpha() or each == "--merge"]
     return " ".join(words) if " ".join(words) in LEAST_ROLE else words[0]
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(command for command, _ in LEAST))
 def test_the_least_role_of_a_command_suffices(office: Office, keys: dict[str, str], command: str):
-    role = least_role(words_of(command))
-    assert role is not None
     office.change(command)
-    ran = office.run(*office.filled(command), key=keys[role])
+    ran = office.run(*office.filled(command), key=keys[least(command)])
     assert ran.exit_code == EXIT_CODES.get(command, 0), ran.output
     assert "user needs the" not in ran.output
 
 
-@pytest.mark.parametrize(("command", "right"), LEAST)
-def test_with_one_right_less_it_fails_and_says_which(office: Office, command: str, right: Right):
-    role = least_role(words_of(command))
-    assert role is not None
+@pytest.mark.parametrize(("of", "command", "right"), ROWS)
+def test_with_one_right_less_it_fails_and_says_which(
+    office: Office, of: str | None, command: str, right: Right
+):
+    role = of or least(command)
     office.change(command)
     kind, name, privilege = right
     key = office.key_without(role, (kind, name.replace("I", office.index), privilege))
@@ -157,8 +227,16 @@ def test_with_one_right_less_it_fails_and_says_which(office: Office, command: st
     assert ran.exit_code == 2, ran.output
     (line,) = [each for each in ran.stderr.splitlines() if each.startswith("Error: ")]
     assert re.search(r"key or user needs the (index|cluster) privilege '", line)
-    assert f"keys create --role {role} --expires 90d --index {office.index}` makes" in line
+    advised = least(command)
+    assert f"keys create --role {advised} --expires 90d --index {office.index}` makes" in line
     assert "Traceback" not in ran.output
+
+
+def test_segments_are_shown_to_keys_that_may_see_them(office: Office, keys: dict[str, str]):
+    for role, is_shown in (("read", False), ("watch", False), ("admin", True)):
+        shown = office.run("status", "--json", key=keys[role])
+        assert shown.exit_code == 0, shown.output
+        assert (json.loads(shown.stdout)["segments"] is not None) is is_shown
 
 
 def test_what_a_refusal_advises_works(office: Office, keys: dict[str, str]):
@@ -175,6 +253,8 @@ def test_what_a_refusal_advises_works(office: Office, keys: dict[str, str]):
         ("I-searches", "indices:data/write/bulk", "Grant the privilege create_doc on it"),
         ("I-searches", "indices:data/write/index:op_type/create", "Grant the privilege create_doc"),
         ("I-state", "read", "give this key the right `read` on it"),
+        ("I-background", "read", "relevance is that of other pictures"),
+        ("I-background", "view_index_metadata", "relevance is that of other pictures"),
     ],
 )
 def test_a_search_says_what_it_cannot_do(
@@ -192,6 +272,164 @@ def test_every_command_that_asks_elasticsearch_has_a_role(office: Office):
     without = {"help", "completion", "keys"}
     known = {each.partition(" ")[0] for each in LEAST_ROLE}
     assert set(main.commands) - without <= known
+
+
+def refused(office: Office, role: str, right: Right, *arguments: str) -> None:
+    """Run a command with one right less: it ends with 2 and names the right."""
+    kind, name, privilege = right
+    less = office.key_without(role, (kind, name.replace("I", office.index), privilege))
+    ran = office.run(*arguments, key=less)
+    assert ran.exit_code == 2, ran.output
+    # Of an action, Elasticsearch names the privilege that it is part of.
+    assert re.search(rf"privilege '({re.escape(privilege)}|manage|monitor)'", ran.stderr), (
+        ran.stderr
+    )
+    assert "Traceback" not in ran.output
+
+
+def test_a_field_that_is_missing_is_added(office: Office, tmp_path: Path):
+    """As after an upgrade."""
+    older = Office(office.server, tmp_path / "older")
+    older.done("init", "--encoder", "fake")
+    as_schema(older.store(), 3)
+    sync = ("sync", f"photos={older.photos}")
+    less = older.key_without(
+        "watch", on(BOTH.replace("I", older.index), "indices:admin/mapping/put")
+    )
+    ran = older.run(*sync, key=less)
+    # Elasticsearch 8 lets `index` do, and warns that the next version does not.
+    assert ran.exit_code != 0
+    assert "update mapping action" in str(ran.exception) or "mapping/put" in ran.stderr
+    older.done(*sync, key=older.key("watch"))
+
+
+def test_a_new_root_takes_the_place_of_an_old_state(office: Office, tmp_path: Path):
+    """What was stored of a root that had its name is removed."""
+    (tmp_path / "new").mkdir()
+    paint(tmp_path / "new" / "new.png", 900)
+    sync = ("sync", f"new={tmp_path / 'new'}")
+    refused(office, "watch", on("I-state", "delete"), *sync)
+    office.done(*sync, key=office.key("watch"))
+
+
+def test_a_reduced_index_needs_its_matrix(office: Office, tmp_path: Path):
+    reduced = Office(office.server, tmp_path / "reduced")
+    reduced.done("init", "--profile", "reduced", "--sample", office.index, "--dims-kept", "12")
+    matrix = on("I-reduction", "read")
+    sync = ("sync", f"photos={reduced.photos}")
+    refused(reduced, "watch", matrix, *sync)
+    reduced.done(*sync, key=reduced.key("watch"))
+    refused(reduced, "read", matrix, "search", "red")
+    reduced.done("search", "red", key=reduced.key("read"))
+    kibana = FakeKibana()
+    key, where = reduced.key("kibana-import"), ("--kibana-url", kibana.url)
+    try:
+        reduced.done("kibana", "import", *where, key=key)
+        refused(reduced, "kibana-import", matrix, "kibana", "save-search", "red", *where)
+        reduced.done("kibana", "save-search", "red", *where, key=key)
+    finally:
+        kibana.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [("read", "tags evaluate {folder}/labels.csv"), ("watch", "sync photos={photos}")],
+)
+def test_tags_that_cannot_be_read_are_said(
+    office: Office,
+    role: str,
+    command: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # As in a process of its own.
+    monkeypatch.setattr("es_imgsearch.tags.storage._warned", set())
+    office.done("tags", "train", office.file("labels.csv"))
+    paint(office.photos / f"{role}.png", len(role) + 2000)
+    less = office.key_without(role, on(f"{office.index}-tags", "read"))
+    ran = office.run(*office.filled(command), key=less)
+    assert ran.exit_code == 0, ran.output
+    assert "pictures get no tags of a classifier" in caplog.text
+    # What the message says.
+    (advised,) = set(re.findall(r"run `es-imgsearch (describe [^`]*)`", caplog.text))
+    office.done(*shlex.split(advised), key=office.key("watch"))
+    office.done("tags", "forget")
+
+
+def test_a_check_of_saved_objects_says_what_it_cannot_compare(office: Office):
+    file = office.file("checked.ndjson")
+    office.done("kibana", "build", "--output", file, key=office.key("kibana-import"))
+    less = office.key_without("kibana-import", on(f"{office.index}-state", "read"))
+    ran = office.run("kibana", "check", file, key=less)
+    assert "needs the index privilege 'read'" in ran.stderr, ran.output
+
+
+def test_saved_objects_of_an_index_without_a_sample(office: Office, tmp_path: Path):
+    plain = Office(office.server, tmp_path / "plain")
+    plain.done("init", "--encoder", "fake")
+    plain.done("sync", f"photos={plain.photos}")
+    build = ("kibana", "build", "--output", plain.file("k.ndjson"))
+    plain.done(*build, key=plain.key("kibana-import"))
+    refused(plain, "kibana-import", on("I", "read"), *build)
+
+
+@pytest.mark.parametrize("privilege", ["read", "view_index_metadata"])
+def test_saved_objects_say_what_they_are_made_of(
+    office: Office, privilege: str, caplog: pytest.LogCaptureFixture
+):
+    less = office.key_without("kibana-import", on(f"{office.index}-background", privilege))
+    office.done("kibana", "build", "--output", office.file("k.ndjson"), key=less)
+    assert "relevance is that of other pictures" in caplog.text
+
+
+def test_a_repository_is_made_and_restored_from_with_the_key_of_restores(
+    office: Office, tmp_path: Path
+):
+    kept = Office(office.server, tmp_path / "kept")
+    kept.done("init", "--encoder", "fake")
+    kept.done("sync", f"photos={kept.photos}")
+    key = kept.key("restore")
+    where = ("--repository", kept.index)
+    location = str(kept.server.folder / "snapshots")
+    register = ("snapshot", "repository", *where, "--location", location)
+    restore = ("snapshot", "restore", *where)
+
+    def cluster(privilege: str) -> Right:
+        return "cluster", "", privilege
+
+    # Elasticsearch names the privilege of which the action is a part.
+    manage = cluster("cluster:admin/repository/put")
+    ran = kept.run(*register, key=kept.key_without("restore", manage))
+    assert ran.exit_code == 2
+    assert "the cluster privilege 'manage'" in ran.stderr
+    assert "path.repo" not in ran.stderr
+    kept.done(*register, key=key)
+    kept.done("snapshot", "create", *where, key=kept.key("snapshot"))
+    # What is there is not replaced; a key that may not look cannot say so.
+    refused(kept, "restore", on(ALL, "monitor"), *restore)
+    assert "is there, with" in kept.run(*restore, key=key).stderr
+    for privilege in (
+        "cluster:admin/snapshot/get", "cluster:admin/snapshot/restore", "manage_index_templates",
+        "cluster:monitor/main", "cluster:monitor/health",
+    ):  # fmt: skip
+        kept.done("drop", "--yes")
+        ran = kept.run(*restore, key=kept.key_without("restore", cluster(privilege)))
+        assert ran.exit_code == 2, ran.output
+        assert "key or user needs the cluster privilege '" in ran.stderr
+        assert "keys create --role restore" in ran.stderr
+        # What is being restored cannot be deleted.
+        until(lambda: kept.run("drop", "--yes").exit_code in {0, 2})
+        kept.done(*restore, key=key)
+    for privilege in ("read", "view_index_metadata"):
+        kept.done("drop", "--yes")
+        refused(kept, "restore", on(ALL, privilege), *restore)
+        kept.run("drop", "--yes")
+        kept.done(*restore, key=key)
+    reader = kept.key("read")
+    assert "No differences" in kept.run("verify", f"photos={kept.photos}", key=reader).output
+    kept.done("search", "red", key=reader)
+    for role in ("watch", "read", "snapshot", "admin"):
+        assert kept.run(*register, key=kept.key(role)).exit_code == 2
 
 
 # -- What a key may not do
@@ -443,7 +681,13 @@ def test_each_bad_credential_is_one_clear_line(office: Office, tmp_path: Path):
         ({"ES_URL": server.replace("https", "http"), "ES_CA_CERTS": ""}, 3, "Error: "),
     ]  # fmt: skip
     for given, code, said in cases:
-        for command in (["status"], ["sync", f"photos={office.photos}"], ["search", "red"]):
+        for command in (
+            ["status"], ["sync", f"photos={office.photos}"], ["search", "red"],
+            ["find", "red", str(office.photos)], ["watch", f"photos={office.photos}"],
+            ["serve", "--port", "0"], ["import", office.file("vectors.parquet")],
+            ["kibana", "build", "--output", office.file("k.ndjson")],
+            ["export", "--originals", office.file("copies")],
+        ):  # fmt: skip
             ran = office.run(*command, key=wrong_secret, **given)
             assert ran.exit_code == code, (given, ran.output)
             assert ran.stderr.count("\n") == 1, ran.stderr

@@ -30,7 +30,7 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import EncoderMismatch, FileInvalid, StoreUnreachable, UsageError
 from es_imgsearch.manage import redescribe as describing
 from es_imgsearch.manage.redescribe import redescribe_pictures
-from es_imgsearch.pipeline import pipeline
+from es_imgsearch.pipeline.engines import intake
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search.relevance import IMAGE
@@ -328,7 +328,7 @@ def test_a_stop_waits_for_words_that_are_being_embedded(
     """A process that ends with a thread inside the model is ended by SIGABRT."""
     words = [f"nobody embedded {uuid.uuid4()}" for _ in range(40)]
     store_vocabulary(store, parse_vocabulary(f"[object]\nlabels = {json.dumps(words)}\n", "words"))
-    monkeypatch.setattr(pipeline, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(intake, "_END_SECONDS", 0.0)
     house = House(store, settings, tmp_path)
     house.pictures(1)
     began, go_on, ended = threading.Event(), threading.Event(), threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.manage.doctor.diagnosis import CHECKS
-from es_imgsearch.manage.doctor.setup import SetUp
+from es_imgsearch.manage.doctor.setup import Finding, SetUp
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder
 from tests.support.cluster import NAMES, Cluster
@@ -40,11 +41,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def house(cluster: Cluster, tmp_path: Path) -> Iterator[House]:
+def house(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[House]:
     given = {
         "es_url": cluster.url,
         "es_ca_certs": cluster.ca,
-        "index": "photos",
+        # One for each test.
+        "index": f"photos{len(request.node.name)}",
         "read_workers": 1,
         "settle_seconds": 0.1,
         "request_timeout_seconds": 10,
@@ -171,3 +173,56 @@ def test_nothing_is_lost_and_no_search_fails_while_nodes_go_and_come_back(
     assert searching.failures == []
     assert house.differing() == []
     assert house.store.listings.count() == arriving.number + 20
+
+
+def findings(house: House) -> list[Finding]:
+    """What `doctor` finds wrong with copies of the pictures themselves."""
+    name = house.store.info().name
+    found = CHECKS["copies"](SetUp(house.store, house.settings))
+    return [each for each in found if each.text.startswith((f"{name} ", f"{name}:"))]
+
+
+def carry_out(house: House, command: str) -> None:
+    """Send a request that a finding advises, as in Kibana's console."""
+    method, path, body = command.split(" ", 2)
+    house.store.connection.request(method, path, json.loads(body))
+
+
+def test_doctor_sees_copies_that_are_missing_and_its_advice_ends_it(cluster: Cluster, house: House):
+    house.pictures(10)
+    house.synced()
+    name = house.store.info().name
+    until(lambda: is_whole(cluster), PATIENCE_SECONDS)
+    assert findings(house) == []
+
+    def replicas(number: int) -> None:
+        settings = {"index.auto_expand_replicas": False, "index.number_of_replicas": number}
+        house.store.connection.request("PUT", f"/{name}/_settings", settings)
+
+    for number, words in ((0, "the loss of a node loses pictures"), (3, "3 data nodes hold")):
+        replicas(number)
+        (finding,) = findings(house)
+        assert words in finding.text
+        carry_out(house, finding.command)
+        until(lambda: not findings(house), PATIENCE_SECONDS)
+    replicas(1)
+    until(lambda: is_whole(cluster), PATIENCE_SECONDS)
+    (gone, *_) = [each for each in NAMES if each != cluster.master()]
+    cluster.kill(gone)
+    until(lambda: cluster.health()["number_of_nodes"] == 2, PATIENCE_SECONDS)
+    until(lambda: findings(house), PATIENCE_SECONDS)
+    (finding,) = findings(house)
+    assert "copies of shards are on no node" in finding.text
+    method, path = finding.command.split()
+    assert "explanation" in json.dumps(house.store.connection.request(method, path))
+    cluster.start_node(gone)
+    until(lambda: is_whole(cluster) and not findings(house), PATIENCE_SECONDS)
+    # Without copies, a node that is gone takes pictures with it, and brings them back.
+    replicas(0)
+    shards = house.store.connection.request("GET", f"/_cat/shards/{name}?format=json")
+    (holder, *_) = [each["node"] for each in shards if each["node"] != cluster.master()]
+    cluster.kill(holder)
+    until(lambda: any("are missing" in each.text for each in findings(house)), PATIENCE_SECONDS)
+    cluster.start_node(holder)
+    until(lambda: not any("missing" in each.text for each in findings(house)), PATIENCE_SECONDS)
+    assert house.store.listings.count() == 10

@@ -198,7 +198,7 @@ def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network
     from es_imgsearch.elastic import client, leases
     from es_imgsearch.embed import context, index_encoder
     from es_imgsearch.manage import init
-    from es_imgsearch.pipeline import pipeline
+    from es_imgsearch.pipeline.engines import local as pipeline
     from es_imgsearch.read import file
     from es_imgsearch.watch import watcher
     from es_imgsearch.write import carried_fields

@@ -26,6 +26,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.pipeline.daemon import Daemon
+from es_imgsearch.pipeline.engines.intake import Intake
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import stored_path
@@ -103,7 +105,14 @@ class House:
 
     # -- daemons ---------------------------------------------------------------------------
 
-    def indexer(self, *, url: str | None = None, allow_deletes: bool = False, **given) -> Indexer:
+    def indexer(
+        self,
+        *,
+        url: str | None = None,
+        allow_deletes: bool = False,
+        engine: Callable[..., Intake] = Pipeline,
+        **given,
+    ) -> Indexer:
         settings = self.settings.model_copy(update=given)
         if url is not None:
             settings = settings.model_copy(update={"es_url": url})
@@ -114,7 +123,10 @@ class House:
         register_roots(self.store, roots, settings.host, replace_gone=True)
         # `url` may be a server that is away.
         context = open_context(self.store.pinned(), settings, self.encoder)
-        return Indexer(replace(context, store=store), roots, settings, allow_deletes=allow_deletes)
+        return Indexer(
+            replace(context, store=store), roots, settings,
+            allow_deletes=allow_deletes, engine=engine,
+        )  # fmt: skip
 
     def synced(self, **given) -> Indexer:
         """The indexer of a `sync` that has ended, as cron starts it."""

@@ -15,7 +15,7 @@ from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elasticsearch.serializer import OrjsonSerializer
 
 from es_imgsearch import errors
-from es_imgsearch.elastic.error_mapping import translate_errors
+from es_imgsearch.elastic.error_mapping import item_error, translate_errors
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
@@ -279,3 +279,51 @@ def test_a_read_error_survives_the_way_between_processes():
     error = pickle.loads(pickle.dumps(ReadError("truncated", "It ends too early.")))
     assert (type(error), error.error_class) == (ReadError, "truncated")
     assert str(error) == error.message == "It ends too early."
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (
+            "index [x-000001] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage];",
+            "A disk of Elasticsearch is full, so that x-000001 takes no writes",
+        ),
+        ("No space left on device", "A disk of Elasticsearch is full, so that it takes"),
+        ("Disk quota exceeded", "A disk of Elasticsearch is full, so that it takes"),
+        (
+            "index [x-000001] blocked by: [FORBIDDEN/5/index read-only (api)];",
+            'PUT /x-000001/_settings {"index.blocks.read_only": null}',
+        ),
+        (
+            "index [x-000001] blocked by: [FORBIDDEN/8/index write (api)];",
+            'PUT /x-000001/_settings {"index.blocks.write": null}',
+        ),
+        (
+            "index [x-000001] blocked by: [FORBIDDEN/7/index read (api)];",
+            'PUT /x-000001/_settings {"index.blocks.read": null}',
+        ),
+        (
+            "index [x-000001] blocked by: [FORBIDDEN/9/index metadata (api)];",
+            'PUT /x-000001/_settings {"index.blocks.metadata": null}',
+        ),
+        (
+            "blocked by: [FORBIDDEN/6/cluster read-only (api)];",
+            '{"cluster.blocks.read_only": null}',
+        ),
+        (
+            "index [x] blocked by: [FORBIDDEN/6/cluster (api)];[TOO_MANY_REQUESTS/12/disk];",
+            '{"cluster.blocks.read_only": null}',
+        ),
+        (
+            "blocked by: [FORBIDDEN/13/cluster read-only / allow delete (api)];",
+            '{"cluster.blocks.read_only_allow_delete": null}',
+        ),
+        ("blocked by: [SERVICE_UNAVAILABLE/2/no master];", "cannot write now"),
+        ("index [x] blocked by: [SERVICE_UNAVAILABLE/1/state not recovered];", "cannot write now"),
+    ],
+)
+def test_a_block_is_said_with_what_ends_it(reason: str, words: str):
+    item = {"status": 403, "error": {"type": "cluster_block_exception", "reason": reason}}
+    error = item_error(item)
+    assert isinstance(error, StoreBusy)
+    assert words in str(error)

@@ -16,8 +16,10 @@ from es_imgsearch.cli.options import (
     open_store,
     with_settings_options,
 )
+from es_imgsearch.cli.printing.access import warn_of_password
 from es_imgsearch.cli.printing.lines import print_json, print_line
 from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
+from es_imgsearch.files.whole import write_whole
 
 if TYPE_CHECKING:
     from es_imgsearch.kibana.objects import SavedObject
@@ -28,7 +30,12 @@ _service_option = click.option(
     "--service-url", metavar="URL", help="Where browsers reach `es-imgsearch serve`."
 )
 _kibana_options = (
-    click.option("--kibana-url", metavar="URL", help="Address of Kibana.  [KIBANA_URL]"),
+    click.option(
+        "--kibana-url",
+        metavar="URL",
+        callback=warn_of_password,
+        help="Address of Kibana.  [KIBANA_URL]",
+    ),
     click.option("--space", metavar="NAME", help="Space to import into.  [default: default]"),
     click.option(
         "--wait-seconds",
@@ -241,6 +248,6 @@ def _read(file: Path) -> bytes:
 
 def _write(file: Path, content: bytes) -> None:
     try:
-        file.write_bytes(content)
+        write_whole(file, content)
     except OSError as error:
         raise UsageError(f"{str(file)!r} cannot be written: {error.strerror}.") from error

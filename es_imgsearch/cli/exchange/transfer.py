@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 _SHOWN_ROWS = 20
 
 
-def _path(_context: click.Context, _parameter: click.Parameter, given: str) -> Path:
-    return path_of(given)
-
-
-_file_argument = click.argument("file", type=click.Path(), callback=_path)
+def _path(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Path | None:
+    return None if given is None else path_of(given)
 
 
 @click.command(
@@ -43,10 +40,13 @@ _file_argument = click.argument("file", type=click.Path(), callback=_path)
         "export vectors.parquet",
         "export beach.h5 --filter tags=beach --fields tags,taken_at",
         "export s3://bucket/vectors.parquet",
+        "export --originals s3://bucket/backup --filter root=photos",
     ),
 )
 @with_settings_options
-@_file_argument
+@click.argument("file", type=click.Path(), callback=_path, required=False)
+@click.option("--originals", metavar="DIR|URL", callback=_path,
+              help="Copy the picture files there instead, each as ROOT/PATH.")  # fmt: skip
 @click.option("--fields", metavar="NAME,NAME...", multiple=True,
               help="Only these, with root and relative_path.  [default: all]")  # fmt: skip
 @filter_option
@@ -55,7 +55,8 @@ _file_argument = click.argument("file", type=click.Path(), callback=_path)
 @sigterm_as_ctrl_c()
 def export_command(
     settings: Settings,
-    file: Path,
+    file: Path | None,
+    originals: Path | None,
     fields: tuple[str, ...],
     filters: tuple[str, ...],
     part_rows: int | None,
@@ -64,11 +65,23 @@ def export_command(
 
     Vectors are exactly as the index stores them. FILE appears when it is complete. At a URL, such
     as s3://bucket/vectors.parquet, it is a folder of parts with _SUCCESS in it when they are.
+
+    With --originals the files of the pictures are copied, into a bucket or from one, with their
+    sidecars. Nothing there is overwritten, and an export that was interrupted goes on when it is
+    run again. Ends with 1 if a file could not be copied.
     """
+    from es_imgsearch.cli.exchange.originals import copy_originals
     from es_imgsearch.manage.transfer.export import export_pictures
     from es_imgsearch.search.filters import meant_clauses, parse_filters
     from es_imgsearch.search.request_flow import run_flow
 
+    if (file is None) == (originals is None):
+        raise UsageError(
+            "Name the file that gets vectors and fields, such as vectors.parquet, or with"
+            " --originals where the files of pictures go; not both."
+        )
+    if originals is not None and (fields or part_rows):
+        raise UsageError("--fields and --part-rows are for vectors: leave them or --originals out.")
     started = time.monotonic()
     store = open_store(settings)
     info = store.info()
@@ -79,13 +92,15 @@ def export_command(
         click.echo(note, err=True)
     names = [name for each in fields for name in each.split(",") if name]
     total = 0 if clauses else store.listings.count()
-    with progress_bar("rows", total) as advance:
-        rows = export_pictures(
-            store, file, fields=names, filters=clauses, on_page=advance, part_rows=part_rows
-        )
-    click.echo(
-        f"{counted(rows, 'picture')} to {file} in {time.monotonic() - started:.1f} s.", err=True
-    )
+    if originals is not None:
+        copy_originals(store, settings, originals, clauses, total)
+    elif file is not None:
+        with progress_bar("rows", total) as advance:
+            rows = export_pictures(
+                store, file, fields=names, filters=clauses, on_page=advance, part_rows=part_rows
+            )
+        seconds = time.monotonic() - started
+        click.echo(f"{counted(rows, 'picture')} to {file} in {seconds:.1f} s.", err=True)
 
 
 @click.command(
@@ -98,7 +113,7 @@ def export_command(
     ),
 )
 @with_settings_options
-@_file_argument
+@click.argument("file", type=click.Path(), callback=_path)
 @click.option("--root", metavar="NAME", help="Root of the rows that name none.")
 @click.option("--rename", "renames", metavar="COLUMN=FIELD", multiple=True,
               help="What a column stands for; may be repeated.")  # fmt: skip

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         "tune",
         "tune --target-recall 0.99 --plot recall.png",
         "tune --texts queries.txt --queries 1000",
+        "tune --merge",
     )
 )
 @with_settings_options
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 @click.option("--no-texts", is_flag=True, help="Search with stored pictures only; load no model.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the curve of recall against latency (PNG).")  # fmt: skip
+@click.option("--merge", is_flag=True, help="First merge the segments of each shard, as is worth"
+              " it after a large load; needs a key of role admin.")  # fmt: skip
 @json_option
 def tune(
     settings: Settings,
@@ -52,6 +55,7 @@ def tune(
     texts: Path | None,
     no_texts: bool,
     plot: Path | None,
+    merge: bool,
     as_json: bool,
 ) -> None:
     """Measure how many candidates a search needs on this index, and store it there.
@@ -68,6 +72,8 @@ def tune(
         check_can_plot(plot)
     own_texts = None if texts is None else _texts_of(texts)
     store = open_store(settings).pinned()
+    if merge:
+        _merge(store)
     outcome = run_tune(
         store,
         target_recall=target_recall,
@@ -94,6 +100,14 @@ def tune(
         click.echo(f"Wrote {plot}.", err=True)
     if outcome.missed:
         sys.exit(EXIT_DIFFERENCE)
+
+
+def _merge(store: Store) -> None:
+    from es_imgsearch.manage.production.segments import merge_segments
+
+    click.echo("Merging the segments; searches and daemons go on.", err=True)
+    if not merge_segments(store):
+        click.echo("Elasticsearch is still merging and continues by itself.", err=True)
 
 
 def _texts_of(file: Path) -> list[str]:

@@ -16,16 +16,11 @@ def naming_the_role(index: str) -> Iterator[None]:
     try:
         yield
     except StoreDenied as error:
-        from es_imgsearch.manage.production.roles import least_role
+        from es_imgsearch.manage.production.roles import role_advice
 
-        command = _command()
-        role = least_role(command)
-        if role is None:
+        if (advice := role_advice(_command(), index)) is None:
             raise
-        raise StoreDenied(
-            f"{error} `{command}` takes a key of role {role}, which `es-imgsearch keys create"
-            f" --role {role} --expires 90d --index {index}` makes."
-        ) from error
+        raise StoreDenied(f"{error} {advice}") from error
 
 
 def _command() -> str:
@@ -33,18 +28,20 @@ def _command() -> str:
     context = click.get_current_context()
     words = context.command_path.split()[1:]
     # `failures retry` and `codes train` are commands with an argument.
-    action = context.params.get("action")
+    action = context.params.get("action") or ("--merge" if context.params.get("merge") else None)
     return " ".join([*words, action] if action else words)
 
 
 def warn_of_password(
-    _context: click.Context, _parameter: click.Parameter, url: str | None
+    _context: click.Context, parameter: click.Parameter, url: str | None
 ) -> str | None:
     """Warn of a password on the command line, which other users can see."""
     if url and "@" in url:
+        option = parameter.opts[0]
+        variable = option.removeprefix("--").replace("-", "_").upper()
         click.echo(
-            "Whoever lists the processes of this machine sees the password in --es-url: set ES_URL"
-            " instead.",
+            f"Whoever lists the processes of this machine sees the password in {option}: set"
+            f" {variable} instead.",
             err=True,
         )
     return url

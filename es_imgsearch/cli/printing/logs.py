@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TextIO
 
 _OURS = "es_imgsearch"
@@ -52,3 +54,24 @@ def is_stamped(stream: TextIO, environment: Mapping[str, str] = os.environ) -> b
         return journal == f"{status.st_dev}:{status.st_ino}"
     is_pipe = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
     return is_pipe and bool(environment.get("INVOCATION_ID"))
+
+
+class _StandardError(io.TextIOWrapper):
+    """Standard error that drops what cannot be written, as onto a full disk."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def outlive_standard_error() -> None:
+    """Go on, and end as otherwise, while the log cannot be written."""
+    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+        sys.stderr = _StandardError(
+            sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True
+        )

@@ -25,10 +25,11 @@ def check_sheet(sheet: Path) -> None:
 
 def write_sheet(drawn: Image, sheet: Path, remark: str = "") -> None:
     """Write a drawn sheet; say so, and which letters no font had."""
+    from es_imgsearch.files.whole import replace_whole
     from es_imgsearch.search.sheet import MISSING_LETTERS
 
     try:
-        drawn.save(sheet)
+        replace_whole(sheet, drawn.save)
     except OSError as error:
         why = error.strerror or error
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error

@@ -21,7 +21,7 @@ from es_imgsearch.errors import escaped
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
-_ROLES = ("read", "watch", "admin", "snapshot", "kibana-import")
+_ROLES = ("read", "watch", "admin", "snapshot", "restore", "kibana-import")
 
 
 @click.group(cls=Group)

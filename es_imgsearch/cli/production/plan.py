@@ -22,6 +22,7 @@ _COLUMNS = ("profile", "disk", "page cache", "shards", "disk/node", "heap/node",
         "plan --pictures 1000000",
         "plan --pictures 10000000 --dims 768 --nodes 3 --replicas 1",
         "plan --pictures 1000000000 --dims 512 --nodes 20 --profile binary --json",
+        "plan --pictures 1000000000 --nodes 20 --encoder-speed 400 --machines 8",
     )
 )
 @with_settings_options
@@ -36,6 +37,12 @@ _COLUMNS = ("profile", "disk", "page cache", "shards", "disk/node", "heap/node",
               help="Data nodes of Elasticsearch.")  # fmt: skip
 @click.option("--replicas", metavar="R", type=click.IntRange(0, 100), help="Copies of each shard"
               " besides the first.  [default: 1 with two nodes or more, else 0]")  # fmt: skip
+@click.option("--heap", metavar="GB", type=click.IntRange(1, 1024), help="Java's heap of each"
+              " node.  [default: what the largest merge needs]")  # fmt: skip
+@click.option("--encoder-speed", metavar="N", type=click.FloatRange(0, min_open=True),
+              help="Pictures a second that one machine embeds.  [default: assumed]")  # fmt: skip
+@click.option("--machines", metavar="M", type=click.IntRange(1, 100_000), default=1,
+              show_default=True, help="Machines that embed, each its own folders.")  # fmt: skip
 @json_option
 def plan(
     settings: Settings,
@@ -44,6 +51,9 @@ def plan(
     profile: str | None,
     nodes: int,
     replicas: int | None,
+    heap: int | None,
+    encoder_speed: float | None,
+    machines: int,
     as_json: bool,
 ) -> None:
     """Compute disk, memory, shards and time of an index before it is made.
@@ -62,6 +72,9 @@ def plan(
         replicas=replicas,
         profile=profile,
         measured=measure_index(open_store(settings)),
+        encoder_speed=encoder_speed,
+        machines=machines,
+        heap_gb=heap,
     )
     if as_json:
         print_json(made.to_dict())
@@ -95,7 +108,8 @@ def _print(made: Plan) -> None:
     for row in rows:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         print_line("  ".join([row[0].ljust(widths[0]), *cells]))
-    print_line(f"First sync, one encoder: {made.ingest_hours:,.1f} hours")
+    machines = "one encoder" if made.machines == 1 else f"{made.machines:,} machines"
+    print_line(f"First sync, {machines}: {made.ingest_hours:,.1f} hours")
     for each in made.profiles:
         print_line("")
         print_line(f"{each.profile}: {each.about}")

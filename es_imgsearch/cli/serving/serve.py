@@ -133,6 +133,7 @@ def serve(
             rate_limit=rate_limit,
             root_path=root_path,
             access_log=AccessLog(_print_log_line, access_log) if access_log else None,
+            index=settings.index,
         )
         config = uvicorn.Config(
             app,

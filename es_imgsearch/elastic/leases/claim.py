@@ -142,6 +142,12 @@ class Claim:
             while self._held and self._lost_to is None:
                 self._state.delete(*self._held.popitem())
 
+    def drop(self) -> None:
+        """Forget the documents, which expire."""
+        self.end()
+        with self._lock:
+            self._held.clear()
+
     def end(self) -> None:
         """Let `check_valid` fail from now on."""
         self._has_ended = True

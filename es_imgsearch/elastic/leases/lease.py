@@ -11,7 +11,7 @@ from es_imgsearch.elastic.leases.claim import Claim
 from es_imgsearch.elastic.leases.holders import held_here
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.elastic.state import Document, State
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, StoreDenied
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Lease:
         self._renewed = renewed
         self._news = threading.Event()
         self._ending = threading.Event()
+        self._is_denied = False
         self._thread = threading.Thread(target=self._renew_loop, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
@@ -127,6 +128,11 @@ class Lease:
         self._ending.set()
         self._news.set()
 
+    def leave(self) -> None:
+        """End without deleting the documents, as a killed process does."""
+        self._claim.drop()
+        self.release()
+
     def join(self, seconds: float) -> None:
         """Wait until the documents are deleted, at most so long; otherwise they expire."""
         if self._thread.ident:
@@ -150,5 +156,10 @@ class Lease:
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
             step()
+        except StoreDenied as error:
+            # Nobody sees it otherwise: the next daemon waits until the claim has expired.
+            if not self._is_denied:
+                logger.warning("The claim on %s cannot be written: %s", self._claim.work, error)
+            self._is_denied = True
         except ImgSearchError as error:
             logger.debug("The claim on %s was not written: %s", self._claim.work, error)

@@ -46,6 +46,8 @@ NETWORK: Final = "network.onnx"
 REPORT: Final = "export.json"
 _IMPOSSIBLE: Final = ".impossible"
 _PLAIN: Final = "float32.onnx"
+# With less left after a failed export, the disk is full.
+_ROOM_BYTES: Final = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,15 @@ def find_or_export(exports: Exports, network: Network, dtype: Dtype, name: str) 
     except ImgSearchError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything; torch runs it all the same
+        if is_full := shutil.disk_usage(unfinished.parent).free < _ROOM_BYTES:
+            why = f"the disk of {folder.parent} is full: make room there, or set cache_dir"
+        else:
+            why = first_line(error)
         logger.warning(
             "The %s of %s cannot be exported for ONNX Runtime (%s): torch runs them.",
-            network.part, name, first_line(error),
+            network.part, name, why,
         )  # fmt: skip
-        if not isinstance(error, OSError):
+        if not (is_full or isinstance(error, OSError)):
             # A full disk may have room the next time.
             _note_impossible(note, versions)
         return None

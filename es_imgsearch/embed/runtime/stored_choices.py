@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import astuple
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from es_imgsearch.embed.runtime.onnx import default_cache_dir
 from es_imgsearch.embed.runtime.plan import RuntimeChoice, RuntimeOptions
 from es_imgsearch.embed.weights import cpu_model_and_flags, gpu_models
+from es_imgsearch.files.whole import write_whole
 from es_imgsearch.settings import Settings, available_cores, changed_settings
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,9 @@ class StoredChoices:
     def record(self, revision: str, fingerprint: str, choice: RuntimeChoice) -> bool:
         """Write the choice; return False if the file cannot be written."""
         file = self._file(revision, fingerprint)
-        unfinished = file.with_suffix(f".{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(choice.to_dict(), indent=2), "utf-8")
-            unfinished.replace(file)
+            write_whole(file, json.dumps(choice.to_dict(), indent=2).encode())
         except OSError as error:
             logger.debug("%s cannot be written: %s", file, error)
             return False

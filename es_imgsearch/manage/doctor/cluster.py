@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.errors import readable_bytes
+from es_imgsearch.errors import StoreDenied, readable_bytes
 from es_imgsearch.manage.doctor.setup import Finding, SetUp
 from es_imgsearch.manage.production.sizes import VectorKind
 from es_imgsearch.watch.commands import command_line
@@ -17,6 +17,13 @@ _CLOCK_SECONDS: Final = 5.0
 _LARGEST_SHARD_BYTES: Final = 50 * 10**9
 _GOOD_SHARD_BYTES: Final = 30 * 10**9
 
+_BLOCKS: Final = {
+    "read_only_allow_delete": "is read-only: a disk was full, or somebody said so; Elasticsearch"
+    " ends it by itself once there is space",
+    "read_only": "is read-only: somebody said so",
+    "read": "is not read, nor searched: somebody said so",
+    "metadata": "shows nobody what it is: somebody said so",
+}
 # From the least free space to the most.
 _WATERMARKS: Final = {
     "flood_stage": "Elasticsearch refuses to write into the indices that are there",
@@ -31,36 +38,70 @@ def disks(setup: SetUp) -> Iterator[Finding]:
         for disk in node["fs"]["data"]:
             free = disk["available_in_bytes"]
             for name, effect in _WATERMARKS.items():
-                # Thus named by Elasticsearch 8.19: `flood_stage` without `watermark`.
-                infix = "" if name == "flood_stage" else "_watermark"
-                least = disk.get(f"{name}{infix}_free_space_in_bytes")
+                least = _watermark_bytes(disk, name)
                 if least is None or free >= least:
                     continue
+                # Below the flood stage it refuses to write until the high watermark is free again.
+                needed = max(least, (name == "flood_stage" and _watermark_bytes(disk, "high")) or 0)
                 yield Finding(
                     "disks",
                     f"Node {node['name']}: {readable_bytes(free)} are free in {disk['path']}, less"
                     f" than its {name.replace('_', ' ')} watermark of {readable_bytes(least)}:"
-                    f" {effect}. Free space there, or add a node.",
+                    f" {effect}. Free another {readable_bytes(needed - free)} there, or add a"
+                    " node.",
                 )
                 break
 
 
+def _watermark_bytes(disk: Mapping[str, Any], name: str) -> int | None:
+    # Thus named by Elasticsearch 8.19: `flood_stage` without `watermark`.
+    infix = "" if name == "flood_stage" else "_watermark"
+    found: int | None = disk.get(f"{name}{infix}_free_space_in_bytes")
+    return found
+
+
 def blocks(setup: SetUp) -> Iterator[Finding]:
-    """Yield our indices that refuse to be written."""
-    why = {
-        "read_only_allow_delete": "a disk was full, or somebody said so; Elasticsearch ends it by"
-        " itself once there is space",
-        "read_only": "somebody said so",
-    }
-    for block, reason in why.items():
-        for name, settings in sorted(setup.index_settings.items()):
-            if settings.get("blocks", {}).get(block) != "true":
+    """Yield our indices that refuse to be read or written."""
+    for name, settings in sorted(setup.index_settings.items()):
+        for block, value in sorted(settings.get("blocks", {}).items()):
+            # Of `write`, `state` says what to do: a reindex may be about to switch.
+            if value != "true" or block not in _BLOCKS:
+                continue
+            if block == "read_only_allow_delete" and _is_full(setup):
+                yield Finding(
+                    "blocks",
+                    f"{name} is read-only, since a disk is full: Elasticsearch ends that by itself"
+                    " once more than the high watermark is free, and refuses again what is written"
+                    " before.",
+                )
                 continue
             yield Finding(
                 "blocks",
-                f"{name} is read-only: {reason}. To end it:",
+                f"{name} {_BLOCKS[block]}. To end it:",
                 f'PUT /{name}/_settings {{"index.blocks.{block}": null}}',
             )
+
+
+def _is_full(setup: SetUp) -> bool:
+    """Check that a data node is below its high watermark; False if we may not ask."""
+    try:
+        every = [disk for node in setup.nodes for disk in node["fs"]["data"]]
+    except StoreDenied:
+        return False
+    return any(disk["available_in_bytes"] < (_watermark_bytes(disk, "high") or 0) for disk in every)
+
+
+def whole_cluster(setup: SetUp) -> Iterator[Finding]:
+    """Yield a finding if nothing may be written, or made, in the whole cluster."""
+    answer = setup.get("/_cluster/settings", flat_settings="true")
+    for kind in ("persistent", "transient"):
+        for name, value in sorted(answer[kind].items()):
+            if name.startswith("cluster.blocks.") and value == "true":
+                yield Finding(
+                    "cluster",
+                    f"The whole cluster refuses requests, since somebody set {name}. To end it:",
+                    f'PUT /_cluster/settings {{"{kind}": {{"{name}": null}}}}',
+                )
 
 
 def copies(setup: SetUp) -> Iterator[Finding]:

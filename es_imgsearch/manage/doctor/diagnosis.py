@@ -49,6 +49,7 @@ CHECKS: Final[Mapping[str, Callable[[SetUp], Iterator[Finding]]]] = {
     "rights": access.rights,
     "keys": access.expiry,
     "disks": cluster.disks,
+    "cluster": cluster.whole_cluster,
     "blocks": cluster.blocks,
     "copies": cluster.copies,
     "clocks": cluster.clocks,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from es_imgsearch.errors import counted
+from es_imgsearch.manage.production.segments import merge_words
 from es_imgsearch.manage.status import renewing_words
 from es_imgsearch.records import Root, disk_path, path_of
 from es_imgsearch.watch.commands import command_line, given, permitting_command
@@ -114,6 +115,12 @@ def _index(status: Mapping[str, Any], index: str) -> Iterator[NextStep]:
     """Yield what to do about work on the index that was begun and not ended."""
     if status["import_unfinished"]:
         yield NextStep("An import is under way or was interrupted: run it again, it completes.")
+    if status["refresh_left_off"]:
+        yield NextStep(
+            "A load was killed and left refresh off, so new pictures are not found. To switch it on"
+            " again:",
+            command_line(["init"], [], ["--index", index]),
+        )
     if status["writes_held_back"]:
         yield NextStep(
             "Writing is held back: a reindex is about to switch, or was killed then. To end that:",
@@ -142,6 +149,12 @@ def _search(status: Mapping[str, Any], index: str) -> Iterator[NextStep]:
             else f"Searches weigh {tuning['num_candidates']} candidates, not tuned to this index"
         )
         yield NextStep(f"{why}. To tune them:", command_line(["tune"], [], ["--index", index]))
+    if (segments := status["segments"]) and segments["merge_advised"]:
+        words = merge_words(segments)
+        yield NextStep(
+            f"{words}. After a large load, to merge them:",
+            command_line(["tune"], [], ["--merge", "--index", index]),
+        )
     codes = status["codes"]
     if codes and codes["missing"]:
         yield NextStep(

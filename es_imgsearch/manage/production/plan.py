@@ -11,13 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, load_profile, profile_names
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, load_json, load_profile, profile_names
+from es_imgsearch.elastic.meta_entries import LARGEST_SEGMENT
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import ImgSearchError, IndexMissing, StoreError, UsageError, counted
+from es_imgsearch.errors import (
+    ImgSearchError,
+    IndexMissing,
+    StoreError,
+    UsageError,
+    counted,
+    readable_bytes,
+)
 from es_imgsearch.manage.production.sizes import (
+    GB,
     Load,
     Sizes,
     VectorKind,
+    heap_bytes,
     ingest_hours,
     sizes_of,
 )
@@ -25,8 +35,10 @@ from es_imgsearch.manage.production.sizes import (
 # Dims of encoders whose models may not be here.
 KNOWN_DIMS: Final = {"starter": 384, "clip": 512}
 DEFAULT_ENCODER: Final = "clip"
-# Of a photograph with EXIF, colours, hashes and tags; names of files and texts make it more.
-ASSUMED_DOCUMENT_BYTES: Final = 600.0
+# Of a photograph with EXIF, colours and hashes: 712 in benchmarks/plan.py.  Texts make it more.
+ASSUMED_DOCUMENT_BYTES: Final = 700.0
+# Its own tags have a score each.
+ASSUMED_BYTES_OF_ENCODER: Final = {"starter": 1050.0}
 # ViT-B/32 on one core of 2020 without a GPU, as in settings.py.
 ASSUMED_EMBED_MS: Final = 88.0
 # 4,000 to 7,000 documents of 512 dims a second were written to one node.
@@ -35,6 +47,8 @@ ASSUMED_WRITES_PER_SECOND: Final = 4000.0
 _LEAST_MEASURED: Final = 1000
 _BINARY_MIN_DIMS: Final = 64
 _EXACT_MOST: Final = 10_000
+# Their segments are worth merging after the first load.
+_MERGED_FROM: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,7 @@ class Plan:
     dims: int
     nodes: int
     replicas: int
+    machines: int
     document_bytes: float
     embed_ms: float
     ingest_hours: float
@@ -139,10 +154,15 @@ def make_plan(
     replicas: int | None = None,
     profile: str | None = None,
     measured: Measured | None = None,
+    encoder_speed: float | None = None,
+    machines: int = 1,
+    heap_gb: int | None = None,
 ) -> Plan:
     """Plan an index for so many pictures.  Raises UsageError for what cannot be.
 
     `encoder` or `dims` are those of the index that was measured, or of `clip`, without either.
+    `encoder_speed` is in pictures a second of each of the `machines` that embed; `heap_gb` is what
+    each node has.
     """
     measured = measured or Measured()
     replicas = min(1, nodes - 1) if replicas is None else replicas
@@ -163,8 +183,13 @@ def make_plan(
         raise UsageError(
             f"How many dims encoder {asked!r} has is not known without its model: give --dims N."
         )
-    document_bytes = measured.document_bytes or ASSUMED_DOCUMENT_BYTES
+    assumed_bytes = ASSUMED_BYTES_OF_ENCODER.get(asked or "", ASSUMED_DOCUMENT_BYTES)
+    document_bytes = measured.document_bytes or assumed_bytes
     embed_ms = (measured.embed_ms if is_measured else None) or ASSUMED_EMBED_MS
+    if encoder_speed is not None:
+        embed_ms = 1000 / encoder_speed
+    # Each node writes the copies of its shards.
+    writes_per_second = ASSUMED_WRITES_PER_SECOND * nodes / (1 + replicas)
     load = Load(pictures, nodes, replicas, document_bytes)
     return Plan(
         pictures=pictures,
@@ -172,11 +197,12 @@ def make_plan(
         dims=dims,
         nodes=nodes,
         replicas=replicas,
+        machines=machines,
         document_bytes=document_bytes,
         embed_ms=embed_ms,
-        ingest_hours=ingest_hours(pictures, embed_ms, ASSUMED_WRITES_PER_SECOND),
-        basis=_basis(measured, is_measured=is_measured),
-        profiles=[_of_profile(name, index, asked, dims, load, measured) for name in names],
+        ingest_hours=ingest_hours(pictures, embed_ms / machines, writes_per_second),
+        basis=_basis(measured, assumed_bytes, is_measured=is_measured, encoder_speed=encoder_speed),
+        profiles=[_of_profile(name, index, asked, dims, load, measured, heap_gb) for name in names],
     )
 
 
@@ -186,16 +212,25 @@ def vector_kind(profile: str, dims: int) -> VectorKind:
 
 
 def _of_profile(
-    name: str, index: str, encoder: str | None, dims: int, load: Load, measured: Measured
+    name: str,
+    index: str,
+    encoder: str | None,
+    dims: int,
+    load: Load,
+    measured: Measured,
+    heap_gb: int | None,
 ) -> ProfilePlan:
     kind = vector_kind(name, dims)
     is_measured = name == measured.profile and dims == measured.dims
-    sizes = sizes_of(load, kind, vector_bytes=measured.vector_bytes if is_measured else None)
+    vector_bytes = measured.vector_bytes if is_measured else None
+    heap = None if heap_gb is None else heap_gb * GB
+    sizes = sizes_of(load, kind, vector_bytes=vector_bytes, heap_per_node=heap)
     options = f" --profile {name}" + (" --sample FROM" if name == "reduced" else "")
     shards = f" --shards {sizes.shards}" if sizes.shards > 1 else ""
     replicas = f" --replicas {load.replicas}" if load.nodes > 1 else ""
     init = f"es-imgsearch init --index {index} --encoder {encoder or 'NAME'}{options}"
-    tune = [] if name == "exact" else [f"es-imgsearch tune --index {index}"]
+    merge = " --merge" if load.pictures >= _MERGED_FROM else ""
+    tune = [] if name == "exact" else [f"es-imgsearch tune --index {index}{merge}"]
     return ProfilePlan(
         profile=name,
         about=load_profile(name)["_meta"]["about"],
@@ -204,11 +239,14 @@ def _of_profile(
             "number_of_shards": sizes.shards,
             "number_of_replicas": load.replicas,
             "index.store.preload": kind.preloaded,
+            f"index.{LARGEST_SEGMENT}": load_json("mappings", "common.json")["settings"][
+                LARGEST_SEGMENT
+            ],
             "jvm.options": f"-Xms{_gigabytes(sizes.heap_per_node_bytes)}g"
             f" -Xmx{_gigabytes(sizes.heap_per_node_bytes)}g",
         },
         commands=[init + shards + replicas, f"es-imgsearch sync --index {index} DIR", *tune],
-        warnings=_warnings(name, dims, load, sizes),
+        warnings=_warnings(name, dims, load, sizes, heap_bytes(load.pictures, sizes.shards, kind)),
     )
 
 
@@ -217,8 +255,13 @@ def _gigabytes(number: int) -> int:
     return -(-number // 10**9)
 
 
-def _warnings(name: str, dims: int, load: Load, sizes: Sizes) -> list[str]:
+def _warnings(name: str, dims: int, load: Load, sizes: Sizes, heap_needed: int) -> list[str]:
     warnings = []
+    if heap_needed > sizes.heap_per_node_bytes:
+        warnings.append(
+            f"merges the graph of a shard in {readable_bytes(heap_needed)} of heap, more than the"
+            f" {readable_bytes(sizes.heap_per_node_bytes)} of a node"
+        )
     if name == "exact" and load.pictures > _EXACT_MOST:
         warnings.append(
             "compares every picture with each search: for up to 10,000 pictures, and for checking"
@@ -233,12 +276,14 @@ def _warnings(name: str, dims: int, load: Load, sizes: Sizes) -> list[str]:
     return warnings
 
 
-def _basis(measured: Measured, *, is_measured: bool) -> list[str]:
+def _basis(
+    measured: Measured, assumed_bytes: float, *, is_measured: bool, encoder_speed: float | None
+) -> list[str]:
     """Say which numbers were measured, and which are assumed."""
     basis = [
         f"{measured.document_bytes:,.0f} bytes a document without its vector, as in this index"
         if measured.document_bytes
-        else f"{ASSUMED_DOCUMENT_BYTES:,.0f} bytes a document without its vector, assumed"
+        else f"{assumed_bytes:,.0f} bytes a document without its vector, assumed"
     ]
     if measured.vector_bytes:
         basis.append(
@@ -246,9 +291,13 @@ def _basis(measured: Measured, *, is_measured: bool) -> list[str]:
             " in this index; others by the formulas"
         )
     basis.append(
-        f"{measured.embed_ms:,.1f} ms to embed a picture, the median of this index"
+        f"{encoder_speed:,g} pictures a second embedded by each machine, as given"
+        if encoder_speed is not None
+        else f"{measured.embed_ms:,.1f} ms to embed a picture, the median of this index"
         if is_measured and measured.embed_ms
         else f"{ASSUMED_EMBED_MS:,.0f} ms to embed a picture, assumed: CLIP ViT-B/32 on one core"
     )
-    basis.append(f"{ASSUMED_WRITES_PER_SECOND:,.0f} documents a second written, assumed")
+    basis.append(
+        f"{ASSUMED_WRITES_PER_SECOND:,.0f} documents a second written by each node, assumed"
+    )
     return [*basis, *measured.notes]

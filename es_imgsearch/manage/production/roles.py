@@ -68,8 +68,11 @@ ROLES: Final[Mapping[str, Role]] = {
         "keep the index up to date: watch, sync, describe, verify, failures",
         _VERSION,
         (
+            Grant(("{index}",), ("read", "view_index_metadata", "indices:admin/refresh")),
+            Grant(("{index}-failures",), ("read", "indices:admin/refresh")),
+            # What is written goes to the aliases of a generation, which never move.
             Grant(
-                ("{index}", "{index}-failures", f"/{{index}}(-failures)?{_GENERATION}(-pinned)?/"),
+                (f"/{{index}}(-failures)?{_GENERATION}(-pinned)?/",),
                 (
                     "read",
                     "index",
@@ -88,13 +91,8 @@ ROLES: Final[Mapping[str, Role]] = {
         "make, change and delete the index and all that belongs to it",
         ("monitor", "manage_index_templates"),
         (
-            Grant(
-                (
-                    _ALL,
-                    "/{index}-(next|before)/",
-                ),
-                ("read", "write", "manage"),
-            ),
+            Grant((_ALL,), ("read", "write", "manage")),
+            Grant(("/{index}-(next|before)/",), ("manage",)),
         ),
         kibana=("all",),
     ),
@@ -108,10 +106,27 @@ ROLES: Final[Mapping[str, Role]] = {
             ),
         ),
     ),
+    "restore": Role(
+        "register repositories, and restore snapshots; in Elasticsearch this is of all indices",
+        (
+            "cluster:monitor/main",
+            "cluster:monitor/health",
+            "cluster:admin/repository/put",
+            "cluster:admin/snapshot/get",
+            "cluster:admin/snapshot/restore",
+            "manage_index_templates",
+        ),
+        (Grant((_ALL,), ("read", "view_index_metadata", "monitor")),),
+    ),
     "kibana-import": Role(
         "build saved objects and import them into Kibana",
-        _VERSION,
-        _READ,
+        (),
+        (
+            # What was learned is in saved objects, and so are vectors of saved searches; how alike
+            # pictures are, in a sample of the index.
+            Grant(("{index}", "{index}-background"), ("read", "view_index_metadata")),
+            Grant(("{index}-state", "{index}-reduction"), ("read",)),
+        ),
         kibana=tuple(
             f"feature_{each}.all"
             for each in ("savedObjectsManagement", "discover", "dashboard", "visualize")
@@ -140,6 +155,7 @@ LEAST_ROLE: Final[Mapping[str, str]] = {
     "evaluate": "read",
     "calibrate": "admin",
     "tune": "watch",
+    "tune --merge": "admin",
     "tags": "admin",
     "tags list": "read",
     "tags evaluate": "read",
@@ -153,9 +169,22 @@ LEAST_ROLE: Final[Mapping[str, str]] = {
     "serve": "read",
     "snapshot create": "snapshot",
     "snapshot list": "snapshot",
+    "snapshot repository": "restore",
+    "snapshot restore": "restore",
     "plan": "read",
     "doctor": "read",
 }
+
+
+def role_advice(command: str, index: str) -> str | None:
+    """Name the role that a command takes, and how its key is made; None for none."""
+    role = least_role(command)
+    if role is None:
+        return None
+    return (
+        f"`{command}` takes a key of role {role}, which `es-imgsearch keys create --role {role}"
+        f" --expires 90d --index {index}` makes."
+    )
 
 
 def role_descriptor(name: str, index: str) -> dict[str, Any]:

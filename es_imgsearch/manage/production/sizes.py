@@ -115,14 +115,23 @@ class Sizes:
     shard_bytes: int
 
 
-def sizes_of(load: Load, kind: VectorKind, *, vector_bytes: float | None = None) -> Sizes:
-    """Compute the sizes of an index; `vector_bytes`: a vector's on disk, if measured."""
+def sizes_of(
+    load: Load,
+    kind: VectorKind,
+    *,
+    vector_bytes: float | None = None,
+    heap_per_node: int | None = None,
+) -> Sizes:
+    """Compute the sizes of an index.
+
+    `vector_bytes`: a vector's on disk, if measured; `heap_per_node`: that of the nodes, if known.
+    """
     stored = kind.stored_bytes if vector_bytes is None else vector_bytes
     copy = round(load.pictures * (stored + load.document_bytes))
     copies = 1 + load.replicas
     shards = shard_count(load.pictures, copy, load.nodes)
     cache = load.pictures * kind.cached_bytes
-    heap = heap_bytes(load.pictures, shards, kind)
+    heap = heap_per_node or heap_bytes(load.pictures, shards, kind)
     shard = -(-copy // shards)
     # Of the node that holds most: shards are not divided.
     shards_per_node = -(-shards * copies // load.nodes)

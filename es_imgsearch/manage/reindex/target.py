@@ -21,6 +21,7 @@ from es_imgsearch.embed.index_encoder import (
 )
 from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
+from es_imgsearch.manage.production.preload import AUTO, GROWTH, choose_preload
 from es_imgsearch.manage.vector_sample import load_sample
 from es_imgsearch.settings import Settings
 
@@ -29,13 +30,15 @@ from es_imgsearch.settings import Settings
 class ReindexOptions:
     """Options of the next generation; None keeps the present value.
 
-    `sample` and `dims_kept` are for the profile `reduced`, see `init.create_index`.
+    `sample` and `dims_kept` are for the profile `reduced`, see `init.create_index`, as is
+    `preload`.
     """
 
     profile: str | None = None
     sample: str | None = None
     dims_kept: int | None = None
     shards: int | None = None
+    preload: str | None = None
 
 
 def begin_next(
@@ -59,11 +62,24 @@ def begin_next(
     load_profile(profile)
     is_same = seal.fits(meta.seal) and profile == meta.profile and options.dims_kept is None
     is_same = is_same and options.shards in {None, info.layout.shards}
+    layout, preloaded = choose_preload(
+        store,
+        options.preload,
+        replace(info.layout, shards=options.shards or info.layout.shards),
+        profile,
+        seal.dims,
+        meta.grid,
+        pictures=GROWTH * store.listings.count(),
+    )
+    if options.preload is not None:
+        is_same = is_same and bool(layout.preload) == bool(info.layout.preload)
+        if options.preload == AUTO and not preloaded.files:
+            note(f"Nothing is preloaded: {preloaded.why}.")
     # The same again is for an index whose analysers of words are of an earlier version.
     if is_same and has_present_analysers(info.analysis):
         raise UsageError(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
-            " already: choose another one with --encoder or --profile, or --shards."
+            " already: choose another one with --encoder or --profile, or --shards or --preload."
         )
     before = store.generations.roles().before
     if before is not None:
@@ -88,7 +104,6 @@ def begin_next(
     new = with_learned(new_meta(seal, profile, meta.similarity, entry, grid), meta)
     if reduction is not None:
         store_reduction(store, reduction)
-    layout = replace(info.layout, shards=options.shards or info.layout.shards)
     target = store.at(store.generations.begin_next(new, describer_mappings(), layout))
     _note_missing_encoder(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
@@ -140,6 +155,8 @@ def check_begun(target: Store, settings: Settings, options: ReindexOptions) -> N
             meta.seal.check(seal_of(encoder), str(target.generation))
         is_same = options.profile in {None, meta.profile}
         is_same = is_same and options.shards in {None, info.layout.shards}
+        # Where they do not fit, nothing is preloaded with auto either.
+        is_same = is_same and (options.preload != "off" or not info.layout.preload)
     except EncoderMismatch:
         is_same = False
     if not is_same:

@@ -13,11 +13,14 @@ from es_imgsearch.describe.registry import describer_mappings
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import DEFAULT_PROFILE, DEFAULT_SIMILARITY, index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.meta_entries import ShardLayout
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import EncoderMismatch, ImgSearchError, UsageError
 from es_imgsearch.files.columns import Origin
+from es_imgsearch.files.formats import FileReader
+from es_imgsearch.manage.production.preload import EXPECTED_PICTURES, GROWTH, choose_preload
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.settings import Settings
 
@@ -36,19 +39,28 @@ def open_upgraded(store: Store) -> IndexInfo:
 def create_loading_index(
     store: Store,
     settings: Settings,
-    origin: Origin | None,
+    reader: FileReader,
     profile: str | None,
     dims: int | None,
 ) -> IndexInfo:
-    """Create an empty index to load.
+    """Create an empty index to load from a file.
 
     It is sealed to the encoder of the file or of the settings.  Raises UsageError if neither names
     the encoder of the vectors, EncoderMismatch if they differ, or do not fit the `dims` of the
     vectors.
     """
-    meta = _meta(settings, origin, profile)
+    meta = _meta(settings, reader.origin, profile)
     _check_dims(meta.seal, dims, store.index)
-    store.generations.create(meta, describer_mappings(), for_loading=True)
+    layout, _ = choose_preload(
+        store,
+        None,
+        ShardLayout(),
+        meta.profile,
+        meta.seal.dims,
+        meta.grid,
+        pictures=max(EXPECTED_PICTURES, GROWTH * reader.rows),
+    )
+    store.generations.create(meta, describer_mappings(), for_loading=True, layout=layout)
     return store.info()
 
 

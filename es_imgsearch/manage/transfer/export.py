@@ -7,6 +7,7 @@ path and not a snapshot that expires.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -74,7 +75,8 @@ def export_pictures(
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        raise ImgSearchError(f"{str(path)!r} cannot be written ({error}).") from error
+        why = os.strerror(error.errno) if error.errno else error
+        raise ImgSearchError(f"{str(path)!r} cannot be written: {why}.") from error
     return rows
 
 

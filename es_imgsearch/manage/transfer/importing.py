@@ -29,6 +29,7 @@ from es_imgsearch.errors import (
 )
 from es_imgsearch.files.columns import REST_COLUMN
 from es_imgsearch.files.formats import FileReader
+from es_imgsearch.manage.production.refreshing import refresh_off
 from es_imgsearch.manage.transfer import bulk_load as loading
 from es_imgsearch.manage.transfer.at_url import open_anywhere, stored_file
 from es_imgsearch.manage.transfer.bulk_sender import (
@@ -119,9 +120,9 @@ def import_pictures(
         check_region_columns(path, reader, names, info, store.index, as_attributes=as_attributes)
         names = without_regions(path, reader, names, info, store.index, note)
         plan = _plan_rows(path, reader, names, store, info, options)
-        return _Import(
-            store, path, reader, plan, info, options, on_bad_row, on_progress, note
-        ).run()
+        run = _Import(store, path, reader, plan, info, options, on_bad_row, on_progress, note)
+        with refresh_off(store, settings, note):
+            return run.run()
     finally:
         reader.close()
 
@@ -287,7 +288,7 @@ def _open_index(
     try:
         info = loading.open_upgraded(store)
     except IndexMissing:
-        info = loading.create_loading_index(store, settings, reader.origin, options.profile, dims)
+        info = loading.create_loading_index(store, settings, reader, options.profile, dims)
         note(f"Made index {store.index!r}, which is searched when the import has ended.")
         return info
     loading.check_seal(info, settings, reader.origin, dims)

@@ -26,6 +26,7 @@ from es_imgsearch.errors import (
     ImageMissing,
     IndexConflict,
     IndexMissing,
+    StoreDenied,
     StoreError,
     StoreRejected,
     UsageError,
@@ -70,6 +71,8 @@ class Snapshots:
         body = {"type": "fs", "settings": {"location": location}}
         try:
             self._request("PUT", self._path, body)
+        except StoreDenied:
+            raise
         except StoreError as error:
             if "repository" not in str(error):
                 raise

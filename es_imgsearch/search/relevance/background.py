@@ -10,6 +10,7 @@ once.  If there is none, a client draws the same sample from the index.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +26,8 @@ from es_imgsearch.errors import IndexMissing, StoreDenied
 from es_imgsearch.records import unit
 from es_imgsearch.search.relevance.model import Floats, background_moments
 from es_imgsearch.search.request_flow import RequestFlow, run_flow
+
+logger = logging.getLogger(__name__)
 
 # The relative error of a deviation of n cosines is 1 / sqrt(2n): 13 % for 30, 3 % for 500.
 MIN_BACKGROUND: Final = 30
@@ -52,7 +55,7 @@ def read_background(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
     Reduced vectors cannot be compared with whole ones, so a sample of other dims is not used; n is
     0 if there is no other.
     """
-    background = yield from _read_stored(index, meta.seal)
+    background = yield from _read_stored(index, meta)
     if background is None or background.vectors.shape[1] != dims:
         background = yield from sample_background(index)
     if background.vectors.shape[1] != dims:
@@ -91,18 +94,26 @@ def sample_background(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Ba
     return others if len(others.vectors) > len(by_content.vectors) else by_content
 
 
-def _read_stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]:
+def _read_stored(index: str, meta: Meta) -> RequestFlow[BackgroundSample | None]:
     """Read `<index>-background`; None if it is missing or of another encoder."""
     alias = Companion.BACKGROUND.alias(index)
     try:
         answer = yield info_request(alias)
         metas = [body["mappings"].get("_meta", {}) for body in answer.values()]
-        if len(metas) != 1 or not _is_sealed_by(metas[0].get("encoder", {}), seal):
+        if len(metas) != 1 or not _is_sealed_by(metas[0].get("encoder", {}), meta.seal):
             return None
         body = {**_BY_CONTENT, "size": BACKGROUND_SIZE}
         return _parse_sample((yield search_request(alias, orjson.dumps(body))))
-    except (IndexMissing, StoreDenied):
+    except IndexMissing:
+        return None
+    except StoreDenied as error:
         # Searching must not need more privileges than reading the pictures' index.
+        if meta.relevance:
+            logger.warning(
+                "%r cannot be read, so relevance is that of other pictures than `calibrate` took:"
+                " give this key the rights `read` and `view_index_metadata` on it. %s",
+                alias, error,
+            )  # fmt: skip
         return None
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from es_imgsearch.files.whole import replace_whole
 from es_imgsearch.search.relevance.model import Floats
 
 logger = logging.getLogger(__name__)
@@ -55,9 +54,6 @@ def _cache_file(key: Sequence[str], texts: Sequence[str]) -> Path:
 def _cache_vectors(file: Path, vectors: Floats) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        with os.fdopen(descriptor, "wb") as part:
-            np.save(part, vectors)
-        os.replace(name, file)
+        replace_whole(file, lambda unfinished: np.save(unfinished, vectors))
     except OSError as error:
         logger.debug("Vectors of texts cannot be cached in %s: %s", file.parent, error)

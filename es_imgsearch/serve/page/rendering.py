@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.problems import retry_header, status_of
+from es_imgsearch.serve.problems import detail_of, retry_header, status_of
 from es_imgsearch.serve.routes import url
 from es_imgsearch.serve.tokens import cookie_tokens
 from es_imgsearch.serve.traffic.access_log import is_secret
@@ -121,7 +121,9 @@ def failed(
     """
     address = address or Address("/", ())
     headers = retry_header(error)
-    return _refused(request, status_of(error), str(error), address, headers, is_sent=is_sent)
+    return _refused(
+        request, status_of(error), detail_of(request, error), address, headers, is_sent=is_sent
+    )
 
 
 def error_page(

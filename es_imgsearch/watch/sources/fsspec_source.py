@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import IO, Any, Final, TypeVar
 
@@ -25,7 +26,8 @@ _CHUNK_BYTES: Final = 4 * 2**20
 # What file systems of fsspec call the tag of a version, and the time of its modification.
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "content-md5", "md5", "crc32c", "sha")
 _TIMES: Final = (
-    "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created"
+    "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "modify",
+    "created",
 )  # fmt: skip
 
 
@@ -53,7 +55,31 @@ class FsspecSource:
     def __init__(self, url: str) -> None:
         """Raises RootError for an unknown protocol, LibraryMissing for a missing package."""
         self.url = url.rstrip("/") if url.partition("://")[2].strip("/") else url
-        self.fs, self.path = file_system(self.url)
+        self.path = str(file_system_class(self.url)._strip_protocol(self.url))
+        self._shared: Any = None
+        self._own = threading.local()
+
+    @property
+    def fs(self) -> Any:
+        """The file system; one that is a connection, as of FTP, is made for each thread."""
+        made = self._shared or getattr(self._own, "fs", None)
+        if made is None:
+            made = answered(lambda: file_system(self.url)[0])
+            if made.async_impl:
+                self._shared = made
+            else:
+                self._own.fs = made
+        return made
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Call the file system; the next call connects anew if this one fails."""
+        try:
+            return answered(call)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self._own.fs = None
+            raise
 
     def files(self, folder: str = "") -> Iterator[SourceFile]:
         # A stack of iterators, one a level: memory is the names of one folder for each.
@@ -77,7 +103,7 @@ class FsspecSource:
     def _listed(self, folder: str) -> list[tuple[str, str, Mapping[str, Any]]]:
         """List (sort key, key, info) of a folder, sorted; `/` ends that of a folder."""
         path = self._path(folder)
-        infos = answered(lambda: self.fs.ls(path, detail=True, refresh=True))
+        infos = self._ask(lambda: self.fs.ls(path, detail=True, refresh=True))
         found = []
         for info in infos:
             name = str(info["name"]).rstrip("/").rpartition("/")[2]
@@ -89,7 +115,7 @@ class FsspecSource:
         return sorted(found, key=lambda entry: entry[0])
 
     def _info(self, key: str) -> Mapping[str, Any]:
-        info: Mapping[str, Any] = answered(lambda: self.fs.info(self._path(key)))
+        info: Mapping[str, Any] = self._ask(lambda: self.fs.info(self._path(key)))
         return info
 
     def status(self, key: str) -> os.stat_result:
@@ -102,7 +128,7 @@ class FsspecSource:
     def open(self, key: str, *, only_bytes: int = 0) -> Iterator[OpenedFile]:
         status = self.status(key)
         with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as content:
-            answered(lambda: self._fetch(key, only_bytes or status.st_size, content))
+            self._ask(lambda: self._fetch(key, only_bytes or status.st_size, content))
             content.seek(0)
             yield OpenedFile(content, status)
 
@@ -120,21 +146,20 @@ class FsspecSource:
         return f"{self.path.rstrip('/')}/{key}" if key else self.path
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in it; makes no request.
+def file_system_class(url: str) -> Any:
+    """Return fsspec's class for a URL; makes no request.
 
     Raises RootError or LibraryMissing.
     """
     protocol = url.partition("://")[0]
     try:
-        from fsspec.core import url_to_fs
-        from fsspec.registry import known_implementations
+        from fsspec.registry import get_filesystem_class, known_implementations
     except ImportError as error:
         raise LibraryMissing(
             f"{protocol}:// needs fsspec: pip install 'es-imgsearch[s3]'."
         ) from error
     try:
-        fs, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        return get_filesystem_class(protocol)
     except ImportError as error:
         advice = known_implementations.get(protocol, {}).get("err", str(error)).rstrip(".")
         if protocol in {"s3", "s3a"}:
@@ -142,6 +167,17 @@ def file_system(url: str) -> tuple[Any, str]:
         raise LibraryMissing(f"{protocol}:// needs another package: {advice}.") from error
     except ValueError as error:
         raise RootError(f"fsspec opens no URL of the protocol {protocol!r}: {error}.") from error
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
+
+    Some connect.  Raises RootError or LibraryMissing, and what connecting raises.
+    """
+    file_system_class(url)
+    from fsspec.core import url_to_fs
+
+    fs, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     return fs, str(path)
 
 
@@ -165,7 +201,7 @@ def _words_of(error: BaseException) -> str:
 
 def _without_secrets(words: str) -> str:
     """Leave out passwords and signatures of addresses that libraries name."""
-    return _QUERY.sub(r"\1", _USER.sub("//", words))[:300].rstrip(".")
+    return _QUERY.sub(r"\1", _USER.sub("//", words)).split("\n")[0][:300].rstrip(".")
 
 
 def state_of(info: Mapping[str, Any]) -> FileState:
@@ -177,12 +213,19 @@ def state_of(info: Mapping[str, Any]) -> FileState:
     return FileState(int(info.get("size") or 0), change_ns(seconds, tag))
 
 
+def _of_ftp(time: str) -> datetime:
+    """Parse a time of FTP (RFC 3659), in UTC.  Raises ValueError."""
+    whole, _, fraction = time.partition(".")
+    moment = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    return moment + timedelta(seconds=float(f"0.{fraction or 0}"))
+
+
 def _seconds(time: object) -> float:
     if isinstance(time, datetime):
         return time.timestamp()
     if isinstance(time, int | float):
         return float(time)
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+    for parse in (_of_ftp, datetime.fromisoformat, parsedate_to_datetime):
         with suppress(ValueError):
             return parse(str(time)).timestamp()
     return 0.0

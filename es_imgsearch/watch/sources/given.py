@@ -32,6 +32,11 @@ def url_root(text: str, name: str | None, url: str, *, is_checked: bool) -> Root
     parts = rest.rstrip("/").split("/")
     if protocol.lower() in {"file", "local"}:
         raise RootError(f"{url!r} is on this machine: give the folder's path, without {protocol}.")
+    if protocol.lower() == "memory":
+        raise RootError(
+            f"{url!r} is in the memory of one process, and pictures are read by others: give a"
+            " folder, or a URL that all reach."
+        )
     if {"", ".", ".."} & set(parts):
         raise RootError(f"{url!r} names no bucket or server: write {protocol}://BUCKET/PREFIX.")
     path = path_of(f"{protocol.lower()}://{'/'.join(parts)}")

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from es_imgsearch.errors import ImgSearchError, RootError
+from es_imgsearch.errors import ImgSearchError, RootError, shown_value
 from es_imgsearch.records import is_url
 from es_imgsearch.watch.sources.folder import FolderSource
 from es_imgsearch.watch.sources.protocol import Source
@@ -40,7 +40,7 @@ def source_of(place: str) -> Source:
     except Exception as error:
         raise RootError(
             f"The source {point.name!r} of the package {_package(point)} cannot open {place}:"
-            f" {type(error).__name__}: {error}."
+            f" {type(error).__name__}: {shown_value(str(error))}."
         ) from error
     return source
 

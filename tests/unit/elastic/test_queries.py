@@ -48,7 +48,7 @@ def test_filters_rescoring_and_fields_are_passed_on():
     body = knn_body(VECTOR, 3, Tuning(50, 2.0), filters=clauses, source=("root", "title"))
     assert body == {
         "knn": {
-            "field": "image_embedding", "query_vector": VECTOR, "k": 3, "num_candidates": 50,
+            "field": "image_embedding", "query_vector": VECTOR, "k": 50, "num_candidates": 50,
             "rescore_vector": {"oversample": 2.0}, "filter": clauses,
         },
         "size": 3,

@@ -114,7 +114,7 @@ def test_the_bodies():
         "knn": {
             "field": "regions.embedding",
             "query_vector": [1.0],
-            "k": 3,
+            "k": 50,
             "num_candidates": 50,
             "rescore_vector": {"oversample": 2.0},
             "filter": [clause],

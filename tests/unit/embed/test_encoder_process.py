@@ -33,7 +33,7 @@ from es_imgsearch.embed.reduction import fit
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
-from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.records import Change, Root, image_id
 from es_imgsearch.settings import available_cores, load_settings
 from es_imgsearch.testing import FakeEncoder, MemoryStore

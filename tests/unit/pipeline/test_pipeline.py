@@ -35,8 +35,8 @@ from es_imgsearch.errors import (
     StoreRejected,
     StoreUnreachable,
 )
-from es_imgsearch.pipeline import pipeline
-from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.pipeline.engines import intake as pipeline
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Change, FileState, Grid, Picture, Root, image_id
@@ -223,7 +223,7 @@ def test_a_document_that_another_process_removed_is_written_again(bench: Bench):
 
 def test_credentials_that_may_not_write_end_the_pipeline(bench: Bench):
     bench.picture("a.png")
-    bench.store.documents.write = lambda writes: {  # type: ignore[method-assign]
+    bench.store.documents.write = lambda writes, **_: {  # type: ignore[method-assign]
         each.image_id: StoreDenied("Elasticsearch does not allow writing.") for each in writes
     }
     bench.submit("a.png")
@@ -330,7 +330,7 @@ def test_where_only_writing_is_refused_it_is_logged_once(
     """Looking up vectors goes on working meanwhile, and says nothing of writing."""
     write, refused = bench.store.documents.write, 0
 
-    def blocked(writes):
+    def blocked(writes, **_):
         nonlocal refused
         if refused < 3:
             refused += 1
@@ -352,7 +352,7 @@ def test_where_only_writing_is_refused_it_is_logged_once(
 def test_only_what_was_refused_is_written_again(bench: Bench, caplog: pytest.LogCaptureFixture):
     write, refused = bench.store.documents.write, []
 
-    def pressed(writes):
+    def pressed(writes, **_):
         if refused:
             return write(writes)
         refused.extend(each.image_id for each in writes[1:])
@@ -379,7 +379,7 @@ def test_a_document_that_is_refused_alone_for_ever_keeps_no_slot(
     monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.01)
     culprit, write = image_id("r", "1.png"), bench.store.documents.write
 
-    def small(writes):
+    def small(writes, **_):
         refused = {
             each.image_id: StoreBusy("429")
             for each in writes
@@ -391,7 +391,7 @@ def test_a_document_that_is_refused_alone_for_ever_keeps_no_slot(
     for n in range(4):
         bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
     bench.submit("0.png", "1.png", "2.png")
-    assert bench.pipeline.wait_idle(5.0)
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
     failure = bench.failure("1.png")
     assert failure["error_class"] == "rejected"
     assert "429" in failure["message"]
@@ -409,7 +409,7 @@ def test_pictures_that_others_wrote_meanwhile_are_looked_up_again_together(bench
     store, looked_up, seen = bench.store, list[list[str]](), set[str]()
     write, sources = store.write, store.sources
 
-    def raced(writes):
+    def raced(writes, **_):
         first = [each for each in writes if each.image_id not in seen]
         if not seen:  # when all others wait, what is looked up from now on follows a conflict
             until(lambda: bench.pipeline._writing._queue.qsize() == len(names) - len(writes))
@@ -461,7 +461,7 @@ def test_a_bulk_refused_as_a_whole_is_halved_until_the_culprit_is_alone(
     culprit = image_id("r", "3.png")
     write = bench.store.documents.write
 
-    def picky(writes):
+    def picky(writes, **_):
         if any(each.image_id == culprit and each.document is not None for each in writes):
             raise error
         return write(writes)
@@ -733,7 +733,7 @@ def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up
 
     embedded_while_writing: list[int] = []
 
-    def slow_write(writes):
+    def slow_write(writes, **_):
         until(lambda: bench.encoder.pictures_embedded == len(names))
         embedded_while_writing.append(bench.encoder.pictures_embedded)
         return write(writes)

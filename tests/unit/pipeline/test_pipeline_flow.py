@@ -30,12 +30,13 @@ from es_imgsearch.pipeline import (
     vector_source,
     write_stage,
 )
-from es_imgsearch.pipeline import pipeline as pipeline_module
 from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
 from es_imgsearch.pipeline.describe_stage import DescribeStage
 from es_imgsearch.pipeline.embed_stage import EmbedStage
+from es_imgsearch.pipeline.engines import intake
+from es_imgsearch.pipeline.engines import local as pipeline_module
+from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.read_stage import ReadStage
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read import workers
@@ -141,8 +142,8 @@ def page() -> list[str]:
 FLOW_FILES = {
     str(module.__file__)
     for module in (
-        pipeline_module, in_flight, read_stage, workers, embed_stage, vector_source, in_process,
-        describe_stage, write_stage, acknowledge_stage,
+        pipeline_module, intake, in_flight, read_stage, workers, embed_stage, vector_source,
+        in_process, describe_stage, write_stage, acknowledge_stage,
     )
 } | {
     str(sys.modules[f"es_imgsearch.write.{name}"].__file__)
@@ -152,8 +153,8 @@ FLOW_FILES = {
 # Public functions that the listed functions call only to look something up.
 HELPERS = re.compile(
     r"InFlight\.(acquire_slot|mark_\w+|wait_idle|is_all_read|wake|jobs_to_read)"
-    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.prepare"
-    r"|InProcessEncoder\.embed_texts|vector_fields|region_fields"
+    r"|VectorSource\.recent|Intake\.(fatal|wait_idle)|DescribeStage\.prepare"
+    r"|InProcessEncoder\.embed_texts|vector_fields|region_fields|PromptRefresh\.is_due"
 )
 
 

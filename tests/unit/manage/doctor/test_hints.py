@@ -17,7 +17,8 @@ STATUS: dict[str, Any] = {
     "index": "Pics", "roots": {"r": ROOT}, "pictures": 9, "failures": 0, "unstored": 0,
     "import_unfinished": False, "writes_held_back": False, "next": None, "profile": "balanced",
     "analysers_outdated": False, "tune_again": False, "codes": None,
-    "tuning": {"num_candidates": 50, "tuned_at": None},
+    "tuning": {"num_candidates": 50, "tuned_at": None}, "refresh_left_off": False,
+    "segments": {"total": 9, "most": 9, "most_large": 7, "merge_advised": False},
 }  # fmt: skip
 
 
@@ -27,6 +28,8 @@ def with_root(**changes: Any) -> dict[str, Any]:
 
 def test_there_is_nothing_to_do_while_all_is_well():
     assert hints(STATUS, "here") == []
+    # A key that may not see the segments.
+    assert hints({**STATUS, "segments": None}, "here") == []
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,16 @@ def test_there_is_nothing_to_do_while_all_is_well():
             {**STATUS, "unstored": 1},
             "1 file is neither",
             "es-imgsearch failures retry --index Pics",
+        ),
+        (
+            {**STATUS, "refresh_left_off": True},
+            "left refresh off",
+            "es-imgsearch init --index Pics",
+        ),
+        (
+            {**STATUS, "segments": {**STATUS["segments"], "merge_advised": True}},
+            "7 large segments are in a shard",
+            "es-imgsearch tune --merge --index Pics",
         ),
         ({**STATUS, "import_unfinished": True}, "An import is under way", ""),
         (

@@ -30,6 +30,48 @@ def test_every_profile_side_by_side(pictures: int):
     json.dumps(made.to_dict())
 
 
+@pytest.mark.parametrize(
+    ("pictures", "is_merged"), [(99_999, False), (100_000, True), (10**9, True)]
+)
+def test_a_large_load_is_merged_before_the_search_is_tuned(pictures: int, is_merged: bool):
+    for each in plan(pictures).profiles:
+        tune = [command for command in each.commands if " tune " in command]
+        assert len(tune) == (each.profile != "exact")
+        assert all(("--merge" in command) is is_merged for command in tune)
+
+
+@pytest.mark.parametrize(
+    ("given", "hours"),
+    [
+        ({}, 24.44), ({"machines": 2}, 12.22), ({"encoder_speed": 100}, 2.78),
+        ({"encoder_speed": 100, "machines": 10}, 0.278), ({"encoder_speed": 0.5}, 555.6),
+        # One node writes 4,000 a second, whatever embeds; two with a replica no more than that.
+        ({"encoder_speed": 10**6}, 0.0694), ({"encoder_speed": 10**6, "nodes": 2}, 0.0694),
+        ({"encoder_speed": 10**6, "nodes": 2, "replicas": 0}, 0.0347),
+        ({"encoder_speed": 10**6, "nodes": 10, "machines": 9}, 0.0139),
+    ],
+)  # fmt: skip
+def test_hours_of_a_first_sync(given: dict[str, object], hours: float):
+    made = plan(**given)
+    assert made.ingest_hours == pytest.approx(hours, rel=0.01)
+    assert any("as given" in each for each in made.basis) is ("encoder_speed" in given)
+
+
+@pytest.mark.parametrize(
+    ("heap_gb", "is_warned"), [(1, True), (2, True), (4, True), (5, False), (31, False)]
+)
+def test_a_heap_that_is_given(heap_gb: int, is_warned: bool):
+    (only,) = plan(10**9, nodes=24, profile="binary", heap_gb=heap_gb).profiles
+    assert only.sizes.heap_per_node_bytes == heap_gb * 10**9
+    assert only.settings["jvm.options"] == f"-Xms{heap_gb}g -Xmx{heap_gb}g"
+    assert any("merges the graph" in each for each in only.warnings) is is_warned
+
+
+def test_documents_of_starter_have_tags():
+    assert plan(encoder="starter").document_bytes > plan(encoder="clip").document_bytes
+    assert plan(encoder="starter", measured=INDEX).document_bytes == 900
+
+
 def test_two_nodes_have_a_replica():
     made = plan(nodes=2)
     assert made.replicas == 1

@@ -1,0 +1,1 @@
+"""Days on which something else fails: disks, memory, clocks, the index itself."""
