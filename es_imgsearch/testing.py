@@ -9,6 +9,7 @@ be made to fail.  The tests in `tests/contract` run on `MemoryStore` and on a re
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
 from es_imgsearch.read.preparation import Preparation, fingerprint
-from es_imgsearch.records import REGIONS_FIELD, Embedded, FileState, Region, unit
+from es_imgsearch.records import REGIONS_FIELD, Embedded, FileState, Partition, Region, unit
 
 _GRID = 4
 
@@ -215,10 +216,8 @@ class MemoryStore:
                 raise error
 
     def states(self, image_ids: Sequence[str]) -> dict[str, FileState]:
-        self._request()
-        with self._lock:
-            known = self._documents
-            return {each: FileState.stored(known[each]) for each in image_ids if each in known}
+        found = self.stored_fields(image_ids, FileState._fields)
+        return {each: FileState.stored(fields) for each, fields in found.items()}
 
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         self._request()
@@ -249,10 +248,8 @@ class MemoryStore:
         }
 
     def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
-        self._request()
-        with self._lock:
-            known = self._documents
-            return {each: known[each]["content_id"] for each in image_ids if each in known}
+        found = self.stored_fields(image_ids, ["content_id"])
+        return {each: fields["content_id"] for each, fields in found.items()}
 
     def stored_fields(
         self, image_ids: Sequence[str], fields: Sequence[str]
@@ -282,12 +279,8 @@ class MemoryStore:
         self, root_name: str, field: str, *, prefix: str = "", folder: str = ""
     ) -> Iterator[str]:
         self._request()
-        for document in self._seen[0].values():
-            if document["root"] != root_name or field not in document:
-                continue
-            if folder and not document["relative_path"].startswith(f"{folder}/"):
-                continue
-            value = document[field]
+        for document in self._of_root(self._seen[0], root_name, folder, None):
+            value = document.get(field, [])
             values = value if isinstance(value, list) else [value]
             if any(str(each).startswith(prefix) for each in values):
                 yield document["relative_path"]
@@ -299,38 +292,45 @@ class MemoryStore:
             if document["content_id"] in wanted:
                 yield document["content_id"], image_id
 
-    def count(self, root_name: str | None = None, *, failures: bool = False) -> int:
-        counts = self.counts_by_root(failures=failures)
-        return sum(counts.values()) if root_name is None else counts.get(root_name, 0)
+    def count(
+        self, name: str | None = None, within: Partition | None = None, *, failures: bool = False
+    ) -> int:
+        self._request()
+        return len(self._of_root(self._seen[failures], name, "", within))
 
     def counts_by_root(self, *, failures: bool = False) -> dict[str, int]:
         self._request()
-        counts: dict[str, int] = {}
-        for document in self._seen[failures].values():
-            counts[document["root"]] = counts.get(document["root"], 0) + 1
-        return counts
+        return dict(Counter(each["root"] for each in self._seen[failures].values()))
 
     def stored(
-        self, root_name: str, folder: str = "", *, failures: bool = False
+        self,
+        name: str,
+        folder: str = "",
+        within: Partition | None = None,
+        *,
+        failures: bool = False,
     ) -> Iterator[IndexedFile]:
         self._request()
-        found = [
-            IndexedFile(each["relative_path"], FileState.stored(each), each.get("ctime_ns"))
-            for each in self._seen[failures].values()
-            if each["root"] == root_name
-            and (not folder or each["relative_path"].startswith(f"{folder}/"))
-        ]
-        yield from sorted(found)
+        for each in self._of_root(self._seen[failures], name, folder, within):
+            yield IndexedFile(each["relative_path"], FileState.stored(each), each.get("ctime_ns"))
 
-    def failed(self, root_name: str, folder: str = "") -> Iterator[Mapping[str, Any]]:
+    def failed(
+        self, name: str, folder: str = "", within: Partition | None = None
+    ) -> Iterator[Mapping[str, Any]]:
         self._request()
+        yield from self._of_root(self._seen[True], name, folder, within)
+
+    def _of_root(
+        self, documents: Mapping[str, Any], name: str | None, folder: str, within: Partition | None
+    ) -> list[Mapping[str, Any]]:
         found = [
             each
-            for each in self._seen[True].values()
-            if each["root"] == root_name
+            for image_id, each in documents.items()
+            if name in {None, each["root"]}
             and (not folder or each["relative_path"].startswith(f"{folder}/"))
+            and (within is None or within.holds(image_id))
         ]
-        yield from sorted(found, key=lambda each: each["relative_path"])
+        return sorted(found, key=lambda each: str(each["relative_path"]))
 
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Return the stored fields without the vectors, as the server does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -200,6 +200,31 @@ def _costs_in_words(costs: Mapping[str, Any]) -> str:
     )
 
 
+def _print_partitions(partitions: Sequence[Mapping[str, Any]]) -> None:
+    """Print who works on each partition, and whose worker is gone."""
+    for part in partitions:
+        daemon, worker = part["watched_by"], part["worker"]
+        line = f"    partition {part['partition']}: "
+        if daemon and daemon["is_alive"]:
+            line += (
+                f"process {daemon['process_id']} on {daemon['host']} since {daemon['since']};"
+                f" {daemon['seen_seconds_ago']:,.0f} s ago there"
+                f" {counted(daemon['queue'], 'file was', 'files were')} on the way"
+            )
+        elif daemon:
+            line += (
+                f"no longer process {daemon['process_id']} on {daemon['host']}, which was seen last"
+                f" {daemon['seen_seconds_ago']:,.0f} s ago, at {daemon['seen_at']}"
+            )
+        else:
+            line += "nobody"
+        if not (worker and worker["is_alive"]):
+            line += "; its own worker is not there"
+        if pause := part["deletions_paused"]:
+            line += f"; deletions paused since {pause['since']}"
+        print_line(line)
+
+
 def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
     if number := root["unstored"]:
         print_line(
@@ -207,7 +232,9 @@ def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
             f" until changed, or until `es-imgsearch failures retry --index {index}`, such as"
             f" {root['unstored_example']}: {root['unstored_reason']}"
         )
-    if daemon := root["watched_by"]:
+    if root["partitions"]:
+        _print_partitions(root["partitions"])
+    elif daemon := root["watched_by"]:
         place = f"process {daemon['process_id']} on {daemon['host']}"
         seen = f"{daemon['seen_seconds_ago']:,.0f} s ago"
         if daemon["is_alive"]:

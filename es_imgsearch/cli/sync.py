@@ -18,6 +18,7 @@ from es_imgsearch.cli.options import (
     with_root_options,
     with_settings_options,
 )
+from es_imgsearch.cli.production.partition import partition_option
 from es_imgsearch.cli.watch import (
     check_folders,
     first_load,
@@ -30,6 +31,7 @@ from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.pipeline.jobs import Counts
+    from es_imgsearch.records import Partition
     from es_imgsearch.settings import Settings
 
 
@@ -38,11 +40,13 @@ if TYPE_CHECKING:
         "sync ~/Pictures",
         "sync nas=/mnt/nas/photos --allow-deletes",
         "sync shop=s3://bucket/products",
+        "sync /mnt/nas/photos --partition 2/3",
         "sync shop=s3://bucket/products --engine ray --ray-address 10.0.0.5:6379 --workers 8",
     )
 )
 @with_settings_options
 @with_root_options
+@partition_option
 @click.option("--content", is_flag=True,
               help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @click.option("--engine", type=Choice(["local", "ray"]), default="local", show_default=True,
@@ -57,6 +61,7 @@ def sync(
     roots: tuple[str, ...],
     allow_deletes: bool,
     take_over: bool,
+    partition: Partition | None,
     content: bool,
     engine: str,
     as_json: bool,
@@ -74,6 +79,8 @@ def sync(
     from es_imgsearch.pipeline.sync import sync as run_sync
 
     on_ray = _is_on_ray(settings, engine)
+    if on_ray and partition is not None:
+        raise UsageError("--engine ray divides the work itself: leave --partition out.")
     started = time.monotonic()
     released = 0
     if take_over:
@@ -88,7 +95,9 @@ def sync(
             return
 
     def one_pass() -> bool:
-        with open_indexer(settings, roots, allow_deletes, on_ray=on_ray) as indexer:
+        with open_indexer(
+            settings, roots, allow_deletes, partition=partition, on_ray=on_ray
+        ) as indexer:
             if content:
                 indexer.check_excludes()
                 with progress_bar("files") as on_file:

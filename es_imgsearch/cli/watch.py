@@ -19,6 +19,13 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.logs import log_at_least
+from es_imgsearch.cli.production.partition import (
+    check_one,
+    held,
+    open_worker,
+    partition_option,
+    shared,
+)
 from es_imgsearch.errors import (
     GenerationSwitched,
     IndexMissing,
@@ -27,9 +34,12 @@ from es_imgsearch.errors import (
 )
 
 if TYPE_CHECKING:
+    from es_imgsearch.embed.context import IndexContext
     from es_imgsearch.pipeline.daemon import Daemon
     from es_imgsearch.pipeline.engines.intake import Intake
     from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.pipeline.sharing.worker import Worker
+    from es_imgsearch.records import Partition, Root
     from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,10 +53,12 @@ T = TypeVar("T")
         'watch ~/Pictures nas=/mnt/nas/photos --exclude "*.tmp"',
         "watch /srv/photos --workers 2 --metrics-port 9100",
         "watch shop=s3://bucket/products",
+        "watch /mnt/nas/photos --partition 1/3",
     )
 )
 @with_settings_options
 @with_root_options
+@partition_option
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
@@ -56,6 +68,7 @@ def watch(
     roots: tuple[str, ...],
     allow_deletes: bool,
     take_over: bool,
+    partition: Partition | None,
     engine: str | None,
 ) -> None:
     """Run the daemon: keep the index up to date until Ctrl-C or SIGTERM."""
@@ -69,6 +82,7 @@ def watch(
     address_option = click.get_current_context().params["metrics_address"]
     if settings.metrics_port is None and address_option is not None:
         raise UsageError("--metrics-address needs a port: add --metrics-port, such as 9464.")
+    check_one(roots, partition)
     _log_as_daemon(settings)
     signals = _SignalHandler()
     check_folders(settings, roots, may_come=not take_over)
@@ -76,7 +90,52 @@ def watch(
         take_over_roots_of(settings, roots)
     else:
         _check_absent(settings, roots)
+    if partition is not None:
+        in_each_generation(
+            settings, lambda: _work(settings, roots, partition, allow_deletes, signals)
+        )
+        return
     in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
+
+
+def _work(
+    settings: Settings,
+    roots: tuple[str, ...],
+    partition: Partition,
+    allow_deletes: bool,
+    signals: _SignalHandler,
+) -> None:
+    """Watch a partition of a root, and others while their workers are gone."""
+    from es_imgsearch.pipeline.sharing.totals import WorkerTotals
+    from es_imgsearch.settings import without_password
+    from es_imgsearch.watch.commands import given, shell_word
+
+    context, (root,) = _opened(settings, roots, allow_deletes, partition, warm_up=True)
+    name = f"{shell_word(given(root))} (partition {partition})"
+    logger.info(
+        "Starting to watch %s for index %r on %s; encoder %s, %d dims.",
+        name, settings.index, without_password(settings.es_url), context.encoder.name,
+        context.encoder.dims,
+    )  # fmt: skip
+    worker = open_worker(
+        context,
+        root,
+        settings,
+        on_ready=lambda: logger.info("Watching %s.", name),
+        allow_deletes=allow_deletes,
+        warm_up=True,
+    )
+    totals = WorkerTotals(worker, context)
+    with ExitStack() as stack:
+        if settings.metrics_port is not None:
+            from es_imgsearch.pipeline.reporting.metrics import MetricsServer
+
+            server = MetricsServer(totals, settings.metrics_port, settings.metrics_address)
+            stack.callback(server.close)
+        signals.attach(worker)
+        drained = worker.run()
+        rest = "" if drained else "; the next start finishes some files"
+        logger.info("Stopped: %s%s.", totals.counts.in_words(), rest)
 
 
 def _watch(
@@ -169,23 +228,53 @@ def open_indexer(
     roots: tuple[str, ...],
     allow_deletes: bool,
     *,
+    partition: Partition | None = None,
     warm_up: bool = False,
     on_ray: bool = False,
 ) -> Iterator[Indexer]:
-    """Register the roots and open the pipeline on them, `on_ray` with actors of Ray.
+    """Register the roots and open the pipeline on them, or on a partition of each.
+
+    `on_ray` it has actors of Ray.
 
     `warm_up` is for a daemon: the model is loaded at once, and folders may be absent.
     """
+    from es_imgsearch.pipeline.engines.local import Pipeline
+    from es_imgsearch.pipeline.indexer import Indexer
+
+    context, parsed = _opened(settings, roots, allow_deletes, partition, warm_up=warm_up)
+    engine: Callable[..., Intake] = Pipeline
+    if on_ray:
+        from es_imgsearch.pipeline.engines.spread import SpreadPipeline
+
+        engine = partial(SpreadPipeline, roots=parsed)
+    with held(context.store, parsed, settings):
+        indexer = Indexer(
+            context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up, engine=engine
+        )
+        try:
+            yield indexer
+        finally:
+            indexer.pipeline.close()
+
+
+def _opened(
+    settings: Settings,
+    roots: tuple[str, ...],
+    allow_deletes: bool,
+    partition: Partition | None,
+    *,
+    warm_up: bool,
+) -> tuple[IndexContext, list[Root]]:
+    """Register the roots; open their index."""
     from es_imgsearch.embed.context import open_context
     from es_imgsearch.manage.moved_folder import note_moved
     from es_imgsearch.manage.upgrade import upgrade
-    from es_imgsearch.pipeline.engines.local import Pipeline
-    from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.watch.commands import walk_options
     from es_imgsearch.watch.given_roots import parse_roots
     from es_imgsearch.watch.roots import register_roots
 
     parsed = parse_roots(roots, is_checked=warm_up, follow_links=settings.follow_links)
+    parsed = shared(parsed, partition)
     store = open_store(settings).pinned()
     upgrade(store)
     context = open_context(store, settings)
@@ -194,18 +283,7 @@ def open_indexer(
         context.store, parsed, settings.host, replace_gone=allow_deletes,
         takes_in=allow_deletes and not warm_up,
     )  # fmt: skip
-    engine: Callable[..., Intake] = Pipeline
-    if on_ray:
-        from es_imgsearch.pipeline.engines.spread import SpreadPipeline
-
-        engine = partial(SpreadPipeline, roots=parsed)
-    indexer = Indexer(
-        context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up, engine=engine
-    )
-    try:
-        yield indexer
-    finally:
-        indexer.pipeline.close()
+    return context, parsed
 
 
 @contextmanager
@@ -250,12 +328,12 @@ class _SignalHandler:
     """Stop the daemon in order at the first signal, end the process at the second."""
 
     def __init__(self) -> None:
-        self._daemon: Daemon | None = None
+        self._daemon: Daemon | Worker | None = None
         self._is_requested = False
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._handle)
 
-    def attach(self, daemon: Daemon) -> None:
+    def attach(self, daemon: Daemon | Worker) -> None:
         """Stop this daemon at a signal, or now if there was one already."""
         self._daemon = daemon
         if self._is_requested:

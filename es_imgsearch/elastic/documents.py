@@ -63,6 +63,8 @@ class Documents:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pictures, self._failures = connection.pictures, connection.failures
+        # Called right before each bulk: raises where another process may write what is in it.
+        self.before_write: Callable[[], None] = lambda: None
 
     def write(
         self, writes: Sequence[Write], *, refresh: bool = False
@@ -81,6 +83,7 @@ class Documents:
         outcome: dict[str, StoreError | None] = {}
         for part in bulk_slices([len(each) for each in encoded]):
             body = b"".join(encoded[part])
+            self.before_write()
             for result, error in bulk_results(self._connection, body, refresh=refresh):
                 if outcome.get(result["_id"]) is None:
                     outcome[result["_id"]] = error

@@ -10,7 +10,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import stored_vectors_body, to_json, to_msearch
 from es_imgsearch.elastic.region_queries import stored_regions_clause
 from es_imgsearch.elastic.requests import msearch_answers, msearch_request, search_request
-from es_imgsearch.records import FileState
+from es_imgsearch.records import FileState, Partition
 
 
 class IndexedFile(NamedTuple):
@@ -85,9 +85,15 @@ class Listings:
         for hit in self._hits(self._pictures, body):
             yield hit["fields"]["content_id"][0], hit["_id"]
 
-    def count(self, root_name: str | None = None, *, failures: bool = False) -> int:
-        """Count searchable documents (or failures) of one root or of all."""
-        query = {"match_all": {}} if root_name is None else {"term": {"root": root_name}}
+    def count(
+        self,
+        root_name: str | None = None,
+        within: Partition | None = None,
+        *,
+        failures: bool = False,
+    ) -> int:
+        """Count searchable documents (or failures) of a root, or its partition, or of all."""
+        query = {"match_all": {}} if root_name is None else _of_root(root_name, within)
         return self._count(self._failures if failures else self._pictures, query)
 
     def count_matching(self, query: Mapping[str, Any]) -> int:
@@ -159,18 +165,20 @@ class Listings:
         return recent
 
     def stored(
-        self, root_name: str, folder: str = "", *, failures: bool = False
+        self,
+        root_name: str,
+        folder: str = "",
+        within: Partition | None = None,
+        *,
+        failures: bool = False,
     ) -> Iterator[IndexedFile]:
-        """List the documents of a root or of one of its folders.
+        """List the documents of a root, of one of its folders, or of a partition.
 
         They are in byte order of their paths.  Sees what was refreshed before each page.  Memory:
         one page of 10,000.
         """
-        filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
-        if folder:
-            filters.append({"prefix": {"relative_path": f"{folder}/"}})
         body = {
-            "query": {"bool": {"filter": filters}},
+            "query": _of_root(root_name, within, folder),
             "docvalue_fields": ["size_bytes", "mtime_ns", "ctime_ns"],
         }
         name = self._failures if failures else self._pictures
@@ -216,13 +224,12 @@ class Listings:
         for hit in self._hits(self._pictures, {"query": {"bool": {"filter": filters}}}):
             yield hit["sort"][1]
 
-    def failed(self, root_name: str, folder: str = "") -> Iterator[Mapping[str, Any]]:
-        """List the failures of a root, or of one of its folders, by path."""
-        filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
-        if folder:
-            filters.append({"prefix": {"relative_path": f"{folder}/"}})
+    def failed(
+        self, root_name: str, folder: str = "", within: Partition | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """List the failures of a root, or of one of its folders, by path; see `stored`."""
         fields = ["relative_path", "size_bytes", "mtime_ns", "error_class", "failed_at", "attempts"]
-        body = {"query": {"bool": {"filter": filters}}, "_source": fields}
+        body = {"query": _of_root(root_name, within, folder), "_source": fields}
         for hit in self._hits(self._failures, body):
             yield hit["_source"]
 
@@ -236,6 +243,15 @@ class Listings:
         """Iterate over all hits of a search, by root and path."""
         for page in self._connection.pages(name, body, "_id,_source,fields"):
             yield from page
+
+
+def _of_root(root_name: str, within: Partition | None = None, folder: str = "") -> dict[str, Any]:
+    filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
+    if folder:
+        filters.append({"prefix": {"relative_path": f"{folder}/"}})
+    if within is not None:
+        filters.append(within.clause())
+    return {"bool": {"filter": filters}}
 
 
 # 3 MB of JSON, with vectors of 512 dims.

@@ -3,6 +3,9 @@
 They are changed by compare-and-set only.
 
     daemon:NAME        lease of the daemon that watches a root; its queue
+    worker:NAME/I/N    lease of a worker that shares a root, held also while it waits for its part
+    division:NAME      into how many partitions a root is divided; one without this document
+    lock:division:NAME lease of the process that changes that
     comparison:NAME    result of the last comparison of the root
     deletions:NAME     what the root held when it was last whole, what was deleted since
     mounts:NAME        where other file systems are mounted below the root
@@ -14,6 +17,9 @@ They are changed by compare-and-set only.
                        `manage.production.refreshing`
     roots:ID           the folders of an index, by name, see `meta`
     learned:ID         tuning, curves, codes and so on of a generation, see `meta`
+
+Of a root that several workers share, each partition has its own `daemon:NAME/I/N`, and so for
+comparison, deletions, pause and unstored; no name of a root has a slash in it.
 
 One index behind one alias for all generations, so a switch changes nothing here.  Reads are by id,
 which Elasticsearch answers from what was acknowledged, refreshed or not.
@@ -62,6 +68,16 @@ class VersionedDocument:
 def daemon_id(root_name: str) -> str:
     """Id of the lease of the daemon that watches a root."""
     return f"daemon:{root_name}"
+
+
+def worker_id(key: str) -> str:
+    """Id of the lease of the worker that a partition is given to."""
+    return f"worker:{key}"
+
+
+def division_id(root_name: str) -> str:
+    """Id of the number of partitions of a root."""
+    return f"division:{root_name}"
 
 
 def comparison_id(root_name: str) -> str:

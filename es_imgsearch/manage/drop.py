@@ -6,10 +6,11 @@ import re
 from typing import NamedTuple
 
 from es_imgsearch.elastic.leases import holder, is_running
+from es_imgsearch.elastic.leases.division import daemon_leases
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import CREATED_BY
 from es_imgsearch.elastic.naming import failures_alias
-from es_imgsearch.elastic.state import REINDEX_LOCK, daemon_id
+from es_imgsearch.elastic.state import REINDEX_LOCK
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, ImageMissing, ImgSearchError, IndexMissing
 
@@ -83,13 +84,14 @@ def drop_index(store: Store) -> list[Belonging]:
 def _check_unused(store: Store) -> None:
     try:
         roots = store.info().meta.roots
-        leases = store.state.read_many([REINDEX_LOCK, *map(daemon_id, roots)])
+        locks = store.state.read_many([REINDEX_LOCK])
+        leases = [*locks.values(), *daemon_leases(store.state, list(roots)).values()]
     except ImgSearchError as error:
         if error.transient:
             raise
         # Half deleted by an earlier run, or damaged: there is no process to wait for.
         return
-    for lease in leases.values():
+    for lease in leases:
         if is_running(lease):
             raise AlreadyRunning(
                 f"{holder(lease)} works on index {store.index!r} since {lease['since']}: stop it,"

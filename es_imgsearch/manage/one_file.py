@@ -10,14 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from es_imgsearch.elastic.leases import is_running
+from es_imgsearch.elastic.leases.division import daemon_leases, divisions
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.state import Document, daemon_id, pause_id, unstored_id
+from es_imgsearch.elastic.state import Document, pause_id, unstored_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.upgrade import has_state
 from es_imgsearch.manage.verify import Discrepancy, missing
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import FileState, Root, image_id, is_url, path_of, stored_path
+from es_imgsearch.records.partition import partitions
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import sync_command, walk_options
 from es_imgsearch.watch.excludes import HIDDEN, LIBRARY, USUAL, Excludes, Pattern
@@ -104,10 +106,20 @@ class FileExplainer:
         """Return the root and the patterns as its daemon, if one runs, has them."""
         settings = self._settings
         follows, exclude = settings.follow_links, settings.exclude
-        if (lease := self._document(daemon_id(root.name))) and is_running(lease):
+        state = self._store.state
+        leases = daemon_leases(state, [root.name]) if has_state(self._meta) else {}
+        for lease in filter(is_running, leases.values()):
             exclude = lease["body"].get("exclude", exclude)
             follows = lease["body"].get("follow_links", follows)
         return replace(root, follows_links=follows), exclude
+
+    def _key(self, root: Root, below: str) -> str:
+        """Return the name of the partition of a file, in ids of state documents."""
+        if not has_state(self._meta):
+            return root.name
+        count = divisions(self._store.state, [root.name])[root.name]
+        parts = (replace(root, partition=each) for each in partitions(count))
+        return root.name if count == 1 else next(each.key for each in parts if each.holds(below))
 
     def _document(self, document_id: str) -> Document | None:
         read = self._store.state.read(document_id) if has_state(self._meta) else None
@@ -148,7 +160,7 @@ class FileExplainer:
 
     def _unstored(self, root: Root, below: str, status: os.stat_result) -> tuple[str, str]:
         """Say why a file has neither a document nor a failure."""
-        document = self._document(unstored_id(root.name))
+        document = self._document(unstored_id(self._key(root, below)))
         if stored_path(below) in unstored_files(document):
             return "refused", f"Elasticsearch refuses it: {unstored_reason(document)}"
         age = time.time() - status.st_mtime
@@ -163,7 +175,7 @@ class FileExplainer:
     def _gone(self, root: Root, below: str) -> tuple[str, str]:
         if not self._store.documents.existing([image_id(root.name, below)]):
             return "no such file", "neither the folder nor the index has it"
-        if pause := active_pause(self._document(pause_id(root.name))):
+        if pause := active_pause(self._document(pause_id(self._key(root, below)))):
             why = f"deletions in {root.name!r} are paused since {pause['since']}"
             return "gone", f"the index still has it: {why}, {pause['reason']}"
         return "gone", f"the index still has it; {self._sync(root)}"

@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from es_imgsearch.elastic.leases import is_at_work, seconds_since
+from es_imgsearch.elastic.leases.division import divisions, keys_of
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, has_present_analysers
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
-from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id, unstored_id
+from es_imgsearch.elastic.state import (
+    Document,
+    comparison_id,
+    daemon_id,
+    pause_id,
+    unstored_id,
+    worker_id,
+)
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.production.refreshing import left_off
 from es_imgsearch.manage.production.segments import count_segments
@@ -36,6 +44,8 @@ def index_status(store: Store) -> dict[str, Any]:
                           None without a living daemon
     unstored              files that Elasticsearch takes neither as pictures nor as failures, which
                           are not read again until they change; one of them, why it was refused
+    partitions            what several workers share of the root: the same of each partition, and
+                          `worker`: the one that it is given to, which another may stand in for
     disk_hung_seconds     for how long the folder's disk had not answered at the daemon's last
                           renewal; None if it answers
     folder_missing        whether the daemon waited for the folder then; None without one
@@ -64,7 +74,8 @@ def index_status(store: Store) -> dict[str, Any]:
     pictures = store.listings.counts_by_root()
     failures = store.listings.counts_by_root(failures=True)
     recent = store.listings.recent_by_root()
-    state = _state(store, info.meta)
+    divided = divisions(store.state, list(info.meta.roots)) if has_state(info.meta) else {}
+    state = _state(store, info.meta, divided)
     kind = VectorKind.of_mapping(info.properties[VECTOR_FIELD], info.meta.stored_dims)
     segments = count_segments(store, has_graph=kind.has_graph)
     building = builders(store) if has_state(info.meta) else {}
@@ -74,10 +85,7 @@ def index_status(store: Store) -> dict[str, Any]:
             "host": entry["host"],
             "pictures": pictures.get(name, 0),
             "failures": failures.get(name, 0),
-            **_unstored(state.get(unstored_id(name))),
-            "deletions_paused": active_pause(state.get(pause_id(name))),
-            **_daemon(state.get(daemon_id(name))),
-            **_comparison(state.get(comparison_id(name))),
+            **_shared_root(state, name, divided.get(name, 1)),
             **recent.get(name, {"last_indexed_at": None, "lag_ms": None}),
         }
         for name, entry in sorted(info.meta.roots.items())
@@ -129,12 +137,51 @@ def _without_code(store: Store) -> int:
     return store.listings.count_matching(query)
 
 
-def _state(store: Store, meta: Meta) -> Mapping[str, Document]:
+def _state(store: Store, meta: Meta, divided: Mapping[str, int]) -> Mapping[str, Document]:
     """Read the state documents of the roots, also from an index of schema 1."""
     if not has_state(meta):
         return legacy_documents(meta)
-    kinds = (pause_id, daemon_id, comparison_id, unstored_id)
-    return store.state.read_many([kind(name) for name in meta.roots for kind in kinds])
+    kinds = (pause_id, daemon_id, comparison_id, unstored_id, worker_id)
+    keys = {key for name in meta.roots for key in (name, *keys_of(name, divided[name]))}
+    return store.state.read_many([kind(key) for key in sorted(keys) for kind in kinds])
+
+
+def _root_state(state: Mapping[str, Document], key: str) -> dict[str, Any]:
+    """Return what is known of a root, or of one of its partitions."""
+    return {
+        **_unstored(state.get(unstored_id(key))),
+        "deletions_paused": active_pause(state.get(pause_id(key))),
+        **_daemon(state.get(daemon_id(key))),
+        **_comparison(state.get(comparison_id(key))),
+    }
+
+
+def _shared_root(state: Mapping[str, Document], name: str, count: int) -> dict[str, Any]:
+    """Return what is known of a root, or of all its partitions together."""
+    whole = {**_root_state(state, name), "partitions": []}
+    if count == 1:
+        return whole
+    parts = [
+        {
+            "partition": key.removeprefix(f"{name}/"),
+            **_root_state(state, key),
+            "worker": _daemon(state.get(worker_id(key)))["watched_by"],
+        }
+        for key in keys_of(name, count)
+    ]
+
+    def first(field: str) -> Any:
+        return next((each[field] for each in parts if each[field]), None)
+
+    alive = [part for part in parts if part["watched_by"] and part["watched_by"]["is_alive"]]
+    return {
+        **whole,
+        **{field: first(field) for field in whole if field != "partitions"},
+        "unstored": sum(part["unstored"] for part in parts),
+        "queue": sum(part["queue"] for part in alive) if alive else None,
+        "watched_by": alive[0]["watched_by"] if alive else first("watched_by"),
+        "partitions": parts,
+    }
 
 
 def _unstored(document: Document | None) -> dict[str, Any]:
@@ -180,7 +227,7 @@ def _daemon(lease: Document | None) -> dict[str, Any]:
         }
     alive = is_at_work(lease)
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
-    queue = lease["body"]["queue"]
+    queue = lease["body"].get("queue", 0)
     # A daemon of an earlier version does not store it.
     hung_seconds = lease["body"].get("hung_seconds", {}).get(lease.get("root"))
     is_missing = lease.get("root") in lease["body"].get("absent", ())

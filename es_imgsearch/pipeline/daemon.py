@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.errors import GenerationSwitched, ImgSearchError, IndexMissing, counted
 from es_imgsearch.pipeline.indexer import Indexer
@@ -34,12 +35,17 @@ class Daemon:
     """Watch the indexer's roots until `stop`, or until `reindex` switches the index."""
 
     def __init__(
-        self, indexer: Indexer, settings: Settings, on_ready: Callable[[], None] = lambda: None
+        self,
+        indexer: Indexer,
+        settings: Settings,
+        on_ready: Callable[[], None] = lambda: None,
+        lease: Lease | None = None,
     ) -> None:
+        """A `lease` was acquired before; it is the daemon's from now on."""
         self._indexer = indexer
         self._settings = settings
         self._on_ready = on_ready
-        self._heartbeat = indexer.heartbeat()
+        self._heartbeat = indexer.heartbeat(lease)
         self._log = DaemonLog(indexer, settings.index)
         self._wake = threading.Event()
         self._stop = threading.Event()

@@ -84,6 +84,8 @@ class Deletions:
             root, whole.pause, is_permitted=self._guard.is_permitted
         ):
             self._note_whole(root, whole)
+            if self._guard.is_permitted and root.partition is None:
+                self._pauses.end_parts(root)
         removed = pipeline.activity.note_deleted(root, result.paths, result.pictures)
         with self._counts_lock:
             pipeline.counts.deleted += result.pictures

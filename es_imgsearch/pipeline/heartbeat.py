@@ -13,8 +13,15 @@ from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.leases import Lease, holder, is_running, seconds_left
+from es_imgsearch.elastic.leases.division import (
+    check_division,
+    claims_of,
+    daemon_leases,
+    divide,
+    keys_by_root,
+)
 from es_imgsearch.elastic.retry import Outage, persist
-from es_imgsearch.elastic.state import Document, comparison_id, daemon_id
+from es_imgsearch.elastic.state import Document, comparison_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
@@ -29,13 +36,18 @@ def save_comparisons(
     comparisons: Mapping[str, RootComparison],
     encoder_plan: Mapping[str, Any] | None,
     activity: Activity,
+    keys: Mapping[str, str] | None = None,
 ) -> None:
-    """Store each root's last comparison, how the encoder ran, what describers cost."""
+    """Store each root's last comparison, how the encoder ran, what describers cost.
+
+    `keys` has the names of roots' partitions, by the root's name.
+    """
     for name, each in comparisons.items():
         costs = activity.costs(name)
         body = {**each.to_dict(), "encoder_plan": encoder_plan, "costs": costs.to_dict()}
         document: Document = {"kind": "comparison", "root": name, "body": body}
-        store.state.update(comparison_id(name), partial(_replace, document))
+        key = (keys or {}).get(name, name)
+        store.state.update(comparison_id(key), partial(_replace, document))
 
 
 def _replace(document: Document, _stored: Document | None) -> Document:
@@ -43,9 +55,11 @@ def _replace(document: Document, _stored: Document | None) -> Document:
 
 
 def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
-    """Return the roots, of these names, that a running daemon watches."""
-    leases = store.state.read_many([daemon_id(name) for name in names])
-    return {lease["root"] for lease in leases.values() if is_running(lease)}
+    """Return the roots, of these names, that running daemons watch as a whole."""
+    leases = daemon_leases(store.state, names)
+    running = {key for key, lease in leases.items() if is_running(lease)}
+    keys = keys_by_root(store.state, names)
+    return {name for name in names if running.issuperset(keys[name])}
 
 
 def check_excludes(store: Store, roots: Sequence[Root], settings: Settings) -> None:
@@ -56,8 +70,7 @@ def check_excludes(store: Store, roots: Sequence[Root], settings: Settings) -> N
     It would delete what this process adds and add what this one deletes, in turn.
     """
     exclude, follow_links = settings.exclude, settings.follow_links
-    leases = store.state.read_many([daemon_id(root.name) for root in roots])
-    for lease in leases.values():
+    for lease in daemon_leases(store.state, [root.name for root in roots]).values():
         # A daemon of an earlier version does not store its excludes.
         theirs = lease["body"].get("exclude")
         they_follow = lease["body"].get("follow_links", False)
@@ -96,6 +109,9 @@ class Heartbeat:
     do not answer, with the seconds since then; `absent` has the names of those whose folders are
     missing, `comparisons` the last comparison of each whole root, `unstored` the files that cannot
     be stored.  A write that fails is skipped: a running daemon never waits for it.
+
+    A `lease` on the partitions of the roots was acquired before.  What the daemon writes then asks
+    it first, since another worker takes over what it loses.
     """
 
     def __init__(
@@ -116,8 +132,13 @@ class Heartbeat:
         lease_seconds: float,
         closing: threading.Event,
         outage: Outage,
+        lease: Lease | None = None,
     ) -> None:
         self._store = store
+        self._names = [root.name for root in roots]
+        self._keys = {root.name: root.key for root in roots}
+        self._host = host
+        self._lease_seconds = lease_seconds
         self._comparisons = comparisons
         self._unstored = unstored or UnstoredFiles()
         self._encoder_plan = encoder_plan
@@ -126,19 +147,27 @@ class Heartbeat:
         self._closing = closing
         self._outage = outage
         names = ", ".join(repr(root.name) for root in roots)
-        self._lease = Lease(
-            store.state,
-            {daemon_id(root.name): {"kind": "daemon", "root": root.name} for root in roots},
-            host,
-            f"watching {names} into index {store.index!r}",
-            lease_seconds=lease_seconds,
-            body=lambda: {
+
+        def body() -> Mapping[str, Any]:
+            return {
                 "queue": queue(),
                 "exclude": list(exclude),
                 "follow_links": follow_links,
                 "absent": sorted(absent),
                 "hung_seconds": {name: round(each) for name, each in hung().items()},
-            },
+            }
+
+        self._is_acquired = lease is not None
+        if lease is not None:
+            lease.tell(body, self._save_news)
+            store.documents.before_write = lease.check_valid
+        self._lease = lease or Lease(
+            store.state,
+            claims_of(self._names, {}),
+            host,
+            f"watching {names} into index {store.index!r}",
+            lease_seconds=lease_seconds,
+            body=body,
             renewed=self._save_news,
         )
 
@@ -148,7 +177,23 @@ class Heartbeat:
         Raises AlreadyRunning if another daemon watches one of them, Stopped if `closing` is set
         meanwhile.
         """
-        persist(lambda: self._lease.acquire(self._closing), self._closing, self._outage)
+        if not self._is_acquired:
+            persist(self._acquire, self._closing, self._outage)
+
+    def _acquire(self) -> None:
+        state = self._store.state
+        for name in self._names:
+            divide(
+                state, name, 1, self._host,
+                lease_seconds=self._lease_seconds, stopping=self._closing,
+            )  # fmt: skip
+        self._lease.acquire(self._closing)
+        try:
+            for name in self._names:
+                check_division(state, name, 1)
+        except AlreadyRunning:
+            self._lease.release()
+            raise
 
     def renew_soon(self) -> None:
         """Write the state soon, for example because a comparison ended."""
@@ -171,6 +216,6 @@ class Heartbeat:
         comparisons = dict(self._comparisons)
         found = {name: each.to_dict() for name, each in comparisons.items()}
         news = {name: comparisons[name] for name in found if self._saved.get(name) != found[name]}
-        save_comparisons(self._store, news, self._encoder_plan(), self._activity)
+        save_comparisons(self._store, news, self._encoder_plan(), self._activity, self._keys)
         self._saved = found
         self._unstored.save()

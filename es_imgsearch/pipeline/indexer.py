@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
@@ -21,9 +22,8 @@ from es_imgsearch.pipeline.engines.intake import Intake
 from es_imgsearch.pipeline.engines.local import Pipeline
 from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
-from es_imgsearch.pipeline.leftovers import LeftoverQueue
-from es_imgsearch.pipeline.queues import Round, TouchedFiles
-from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
+from es_imgsearch.pipeline.queues import LeftoverQueue, Round, TouchedFiles
+from es_imgsearch.pipeline.sidecar_changes import SidecarChanges, concerns
 from es_imgsearch.read.file import is_named_otherwise
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
@@ -62,6 +62,7 @@ class Indexer:
         store, self.context = context.store, context
         self.progress = Progress()
         self.roots = tuple(roots)
+        self.partitions: Mapping[str, bool] = {}  # for metrics, see `Watched`
         self.excludes = Excludes.of_roots(settings.exclude, roots)
         self._folders = RootFolders(store, roots, self.excludes, forget_mounts=allow_deletes)
         self.disks = self._folders.disks
@@ -87,7 +88,8 @@ class Indexer:
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
-        self.unstored = UnstoredFiles(store.state)
+        self._keys = {root.name: root.key for root in roots}
+        self.unstored = UnstoredFiles(store.state, self._keys)
         self._touched = {root.name: TouchedFiles() for root in roots}
         self._sidecars = {root.name: SidecarChanges(store, context.describers) for root in roots}
         self._post_embed = context.post_embed()
@@ -157,21 +159,18 @@ class Indexer:
         whole = None if folder else self._deletions.begin_comparison(root)
         self.comparing[root.name] = self.comparing.get(root.name, counts) if folder else counts
         stored_folder = stored_path(folder)
-        failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
+        listings, listed = self._store.listings, (root.name, stored_folder, root.partition)
         found = differences(
-            self._until_closing(self._folders.walk(root, folder, counts.count_left_out)),
-            self._store.listings.stored(root.name, stored_folder),
-            failures,
+            self._until_closing(self._folders.walk(root, folder, counts.count_left_out, concerns)),
+            listings.stored(*listed),
+            with_retries(listings.failed(*listed), time.time()),
             report_unknown,
             compares_ctime=self._settings.compare_ctime,
         )
         found = self.unstored.without_known(root, found, is_whole=not folder)
-        for difference in self.listing.of_root(found) if list_first else found:
-            state = difference.state
-            listed = state if root.is_url else None
-            change = Change(root, difference.relative_path, time.time(), listed=listed)
-            if state is not None:
-                sidecars.add_file(difference.relative_path, state)
+        for difference in sidecars.passed(self.listing.of_root(found) if list_first else found):
+            state, of_url = difference.state, difference.state if root.is_url else None
+            change = Change(root, difference.relative_path, time.time(), listed=of_url)
             if state is None or self._holds_no_picture(difference.kind, change, state):
                 # There is no such file, or it was read and is no picture.
                 if state is not None:
@@ -218,6 +217,8 @@ class Indexer:
 
     def offer(self, hint: Hint) -> None:
         """Take an event of a file."""
+        if not concerns(hint.root, hint.relative_path):
+            return
         if hint.kind is HintKind.GONE:
             self._gone.add((hint.root, hint.relative_path))
         self.settler.offer(hint, time.monotonic())
@@ -306,9 +307,8 @@ class Indexer:
         for name, each in self.last_comparisons.items():
             each.unreadable = self.pipeline.unreadable(name)
         try:
-            save_comparisons(
-                self._store, self.last_comparisons, self.encoder_plan(), self.pipeline.activity
-            )
+            plan, activity = self.encoder_plan(), self.pipeline.activity
+            save_comparisons(self._store, self.last_comparisons, plan, activity, self._keys)
             self.unstored.save()
         except ImgSearchError as error:
             logger.warning(
@@ -324,7 +324,7 @@ class Indexer:
         """Load parts trained meanwhile for the step after embedding."""
         self._post_embed.refresh()
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self, lease: Lease | None = None) -> Heartbeat:
         """Return a new claim on the roots; the caller starts and releases it."""
         return Heartbeat(
             self._store,
@@ -342,6 +342,7 @@ class Indexer:
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,
             outage=self.outage,
+            lease=lease,
         )
 
     def encoder_plan(self) -> Mapping[str, Any] | None:

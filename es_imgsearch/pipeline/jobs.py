@@ -7,7 +7,8 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
+from operator import add
 from typing import Any, Final, NamedTuple
 
 from es_imgsearch.elastic.documents import Write
@@ -41,6 +42,10 @@ class Counts:
     @property
     def stored(self) -> int:
         return self.embedded + self.reused
+
+    def plus(self, other: Counts) -> Counts:
+        """Return the sums."""
+        return Counts(*map(add, astuple(self), astuple(other)))
 
     def in_words(self) -> str:
         reused = max(0, self.reused - self.moved)

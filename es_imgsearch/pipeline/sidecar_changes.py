@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
 from es_imgsearch.records import Change, FileState, Root, disk_path, stored_path
 from es_imgsearch.watch.places import is_below
+from es_imgsearch.watch.reconcile import FileDifference
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,11 @@ _STATE_BITS = 40
 
 # Instead of a name: all pictures of the folder; an empty name means those below it, too.
 _OF_FOLDER = "."
+
+
+def concerns(root: Root, relative_path: str) -> bool:
+    """Return True for a file of the root's partition, or a sidecar of any."""
+    return root.holds(relative_path) or is_sidecar(os.path.basename(relative_path))
 
 
 class _Place(NamedTuple):
@@ -92,6 +98,14 @@ class SidecarComparison:
         # Of each folder, the number of sidecars, and of those that the last comparison listed too.
         self._listed: Counter[str] = Counter()
         self._known: Counter[str] = Counter()
+
+    def passed(self, differences: Iterable[FileDifference]) -> Iterator[FileDifference]:
+        """Add the files; yield those of the root's partition, to index or to delete."""
+        for each in differences:
+            if each.state is not None:
+                self.add_file(each.relative_path, each.state)
+            if self.root.holds(each.relative_path):
+                yield each
 
     def add_file(self, relative_path: str, state: FileState) -> None:
         """Add a file of the listing; ignored if it is no sidecar."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.records import Root
+from es_imgsearch.records import Root, disk_path
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.mounts import KnownMounts, without_unlinked
 from es_imgsearch.watch.places import FileOnDisk, Unknown
@@ -40,13 +41,22 @@ class RootFolders:
         return RootFiles(root, self._excludes[root.name].prunes, mounts, self.disks.of(root))
 
     def walk(
-        self, root: Root, folder: str, on_left_out: Callable[[str], None]
+        self,
+        root: Root,
+        folder: str,
+        on_left_out: Callable[[str], None],
+        concerns: Callable[[Root, str], bool] = lambda _root, _path: True,
     ) -> Iterator[FileOnDisk | Unknown]:
-        """Walk a folder of a root, see `walk.walk`; keep its mount points."""
+        """Walk a folder of a root, see `walk.walk`; keep its mount points.
+
+        Files that do not concern this process are passed over, without a look at them.
+        """
         if root.is_url:
             left_out = self._excludes[root.name].left_out
             listed = list_root(root, left_out, folder, on_left_out)
-            yield from _timed(listed, self.disks.of(root))
+            for seen in _timed(listed, self.disks.of(root)):
+                if isinstance(seen, Unknown) or concerns(root, disk_path(seen.stored_path)):
+                    yield seen
             return
         if root.name in self._forget_mounts:
             self.mounts.forget(root)
@@ -64,6 +74,7 @@ class RootFolders:
             mounts=known,
             on_mount=found.append,
             on_left_out=on_left_out,
+            concerns=None if root.partition is None else partial(concerns, root),
         )
         while True:
             with disk.calling():

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.elastic.leases import Lease
+from es_imgsearch.elastic.leases.division import claims_of, divisions, keys_by_root
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import IMPORTED_HOST, Meta, is_open_on
 from es_imgsearch.elastic.state import (
     comparison_id,
-    daemon_id,
     deletions_id,
     mounts_id,
     pause_id,
@@ -53,7 +53,6 @@ def register_roots(
     Raises RootError where a name belongs to another folder or host, where the index holds pictures
     of it and no folder, or where a folder overlaps one that is registered under another name.
     """
-
     new: set[str] = set()
 
     def entered(meta: Meta) -> Meta:
@@ -64,6 +63,8 @@ def register_roots(
             if entry is not None and _leads_to(entry, root, host):
                 meta = with_registered(meta, root, host)
                 continue
+            if entry is not None and root.partition and entry["path"] == _text(root.path):
+                continue  # workers of several hosts share it
             takes_over = replace_gone and entry is not None and has_moved(entry, host)
             inner = roots_inside(root, meta, host) if takes_in else ()
             others = {
@@ -109,10 +110,11 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
                 meta = with_registered(meta, root, host)
         return meta
 
+    names = [root.name for root in theirs]
     # The claim of a daemon: no other one can begin meanwhile.
     with Lease(
         store.state,
-        {daemon_id(root.name): {"kind": "daemon", "root": root.name} for root in theirs},
+        claims_of(names, divisions(store.state, names)),
         host,
         f"watching {', '.join(repr(root.name) for root in theirs)} into index {store.index!r}",
         lease_seconds=lease_seconds,
@@ -194,8 +196,9 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
-    for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
-        store.state.delete(document_id(name))
+    for key in {name, *keys_by_root(store.state, [name])[name]}:
+        for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
+            store.state.delete(document_id(key))
 
 
 def with_registered(meta: Meta, root: Root, host: str) -> Meta:
@@ -315,8 +318,6 @@ def _text(path: Path) -> str:
 
 
 # Roots of imported rows: registered so that no folder's comparison deletes them.
-
-
 def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: str) -> bool:
     """Enter an imported root; return True if a machine watches or may watch it.
 

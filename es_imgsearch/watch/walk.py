@@ -38,6 +38,7 @@ def walk(
     mounts: Mapping[str, str] | None = None,
     on_mount: Callable[[str], None] = lambda _folder: None,
     on_left_out: Callable[[str], None] = lambda _reason: None,
+    concerns: Callable[[str], bool] | None = None,
 ) -> Seen:
     """Yield every regular file below a folder of a root, sorted by stored path.
 
@@ -47,9 +48,10 @@ def walk(
     `linked_folder`.
     `mounts` are the known mount points by folder, as `KnownMounts` has them; one where nothing is
     mounted is unknown, and what is in the folder beneath it follows.  `on_mount` gets each folder
-    on another device than its parent, or than the root if it is a link.
+    on another device than its parent, or than the root if it is a link.  Files that `concerns`
+    refuses by their path are passed over, without a look at them.
     """
-    yield from _Walk(root, prunes, mounts or {}, on_mount, on_left_out).below(folder)
+    yield from _Walk(root, prunes, mounts or {}, on_mount, on_left_out, concerns).below(folder)
 
 
 class _Walk:
@@ -60,6 +62,7 @@ class _Walk:
         mounts: Mapping[str, str],
         on_mount: Callable[[str], None],
         on_left_out: Callable[[str], None],
+        concerns: Callable[[str], bool] | None,
     ) -> None:
         self._root = root
         self._base = os.fspath(root.path)
@@ -67,6 +70,7 @@ class _Walk:
         self._mounts = mounts
         self._on_mount = on_mount
         self._on_left_out = on_left_out
+        self._concerns = concerns
 
     def below(self, folder: str) -> Seen:
         if (link := broken_link(self._root, folder)) is not None:
@@ -111,7 +115,8 @@ class _Walk:
             path = f"{relative}/{name}" if relative else name
             where = f"{stored}/{key}" if stored else key
             if not key.endswith("/"):
-                yield from self._look(path, where)
+                if self._concerns is None or self._concerns(path):
+                    yield from self._look(path, where)
                 continue
             try:
                 below_tops = self._entered(path, tops)

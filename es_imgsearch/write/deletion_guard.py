@@ -28,7 +28,7 @@ from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.watch.sources import listing
 from es_imgsearch.watch.sources.registry import source_of
-from es_imgsearch.write.deletion_history import SHARE_COUNTS_FROM, DeletionHistory, RootHistory
+from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory, share_counts_from
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 from es_imgsearch.write.field_memory import REMEMBERED_DOCUMENTS, FieldMemory
 from es_imgsearch.write.pending_deletions import WholeRoot
@@ -105,7 +105,7 @@ class DeletionGuard:
         with suppress(OSError), self._disk(root).calling():
             self.remember_device(root)
         history = self._read_history(root)
-        if history.pictures < SHARE_COUNTS_FROM:
+        if history.pictures < share_counts_from(root):
             self._store.refresh()
             self._history.begin(root, self._document_count(root))
         return WholeRoot(self._document_count(root), self._clock())
@@ -132,7 +132,8 @@ class DeletionGuard:
         """
         files = RootFiles(root, self._prunes(root), self._mounts.of(root), self._disk(root))
         looks = files.presences(
-            relative_paths, lambda path: partial(is_non_picture, image_id(root.name, path))
+            [path for path in relative_paths if root.holds(path)],
+            lambda path: partial(is_non_picture, image_id(root.name, path)),
         )
         missing = {
             image_id(root.name, path): path for path, found in looks if found is Presence.GONE
@@ -243,7 +244,7 @@ class DeletionGuard:
             shares.insert(0, (len(loss.held), history.recent_held, history.held, new))
         for lost, before, held, new in shares:
             share = (lost + before) / max(1, held)
-            if held >= SHARE_COUNTS_FROM and share > self._max_delete_share:
+            if held >= share_counts_from(root) and share > self._max_delete_share:
                 self._history.note_paused(root)
                 together = f"with {before} removed within two days {lost + before} of {held}, "
                 return Pause(
@@ -286,7 +287,7 @@ class DeletionGuard:
         return self._history.read(root, lambda: self._document_count(root))
 
     def _document_count(self, root: Root) -> int:
-        return self._store.listings.count(root.name)
+        return self._store.listings.count(root.name, root.partition)
 
 
 def _device(root: Root) -> int:

@@ -32,6 +32,16 @@ SHARE_COUNTS_FROM = 20
 _ENTRY_SECONDS = 600.0
 
 
+def share_counts_from(root: Root) -> int:
+    """Return from how many pictures on a share means something.
+
+    Each partition is judged by itself: what no partition loses more of, the root does not lose more
+    of either, in whatever order the partitions' workers come.
+    """
+    partition = root.partition
+    return SHARE_COUNTS_FROM if partition is None else partition.share(SHARE_COUNTS_FROM)
+
+
 @dataclass(frozen=True, slots=True)
 class Deleted:
     """Pictures deleted about one time; the last whole root `held` some of them."""
@@ -115,7 +125,7 @@ class DeletionHistory:
 
     def read(self, root: Root, pictures: Callable[[], int]) -> RootHistory:
         """Read a root's history; it begins with the pictures that the root holds now."""
-        name = deletions_id(root.name)
+        name = deletions_id(root.key)
         read = self._state.read(name)
         if read is None:
             first = RootHistory(pictures(), self._clock())
@@ -134,7 +144,7 @@ class DeletionHistory:
         def begun(history: RootHistory | None) -> RootHistory | None:
             if history is None or history.paused_at is not None:
                 return history
-            if history.pictures >= SHARE_COUNTS_FROM or pictures <= history.pictures:
+            if history.pictures >= share_counts_from(root) or pictures <= history.pictures:
                 return history
             return replace(history.until(now), pictures=pictures, whole_at=now)
 
@@ -189,4 +199,4 @@ class DeletionHistory:
             after = change(before)
             return None if after is None else after.to_document(root)
 
-        self._state.update(deletions_id(root.name), changed)
+        self._state.update(deletions_id(root.key), changed)

@@ -12,17 +12,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.leases import now_iso
+from es_imgsearch.elastic.leases.division import division_of
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import counted
 from es_imgsearch.records import Root
+from es_imgsearch.records.partition import partitions
 from es_imgsearch.watch.commands import permitting_command
 
 logger = logging.getLogger(__name__)
@@ -138,9 +140,15 @@ class DeletionPauses:
             logger.info(_ENDED, root.name)
         return True
 
+    def end_parts(self, root: Root) -> None:
+        """End the pauses of a root's partitions: all that is missing was permitted to go."""
+        count = persist(lambda: division_of(self._state, root.name), self._closing, self._outage)
+        for partition in partitions(count) if count > 1 else ():
+            self._save(replace(root, partition=partition), _ended)
+
     def read(self, root: Root) -> Document | None:
         """Read the document of a root's pause.  Raises the store's errors."""
-        read = self._state.read(pause_id(root.name))
+        read = self._state.read(pause_id(root.key))
         return None if read is None else read.document
 
     def take_ended(self, roots: Sequence[Root]) -> list[Root]:
@@ -151,10 +159,10 @@ class DeletionPauses:
         paused = [root for root in roots if root.name in self.active]
         if not paused:
             return []
-        documents = self._state.read_many([pause_id(root.name) for root in paused])
+        documents = self._state.read_many([pause_id(root.key) for root in paused])
         ended = []
         for root in paused:
-            document = documents.get(pause_id(root.name))
+            document = documents.get(pause_id(root.key))
             if document is None:
                 pause = self.active[root.name]
                 self._save(root, partial(_with_pause, name=root.name, pause=pause))
@@ -170,8 +178,13 @@ class DeletionPauses:
         self, root: Root, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
         return persist(
-            lambda: self._state.update(pause_id(root.name), change), self._closing, self._outage
+            lambda: self._state.update(pause_id(root.key), change), self._closing, self._outage
         )
+
+
+def _ended(document: Document | None) -> Document | None:
+    is_active = document is not None and "ended_at" not in document
+    return {**document, "ended_at": now_iso()} if document is not None and is_active else None
 
 
 def _is_news(pause: Pause) -> bool:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from es_imgsearch.elastic.state import Document, State, unstored_id
@@ -25,9 +26,15 @@ _MOST_REASON = 1_000
 class UnstoredFiles:
     """Files by root and stored path.  Thread-safe."""
 
-    def __init__(self, state: State | None = None) -> None:
-        """Without a `state` they are remembered in this process only."""
+    def __init__(
+        self, state: State | None = None, keys: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Without a `state` they are remembered in this process only.
+
+        `keys` has the names of roots' partitions, by the root's name.
+        """
         self._state = state
+        self._keys = keys
         self._lock = threading.Lock()
         self._saving = threading.Lock()
         self._files: dict[str, dict[str, FileState]] = {}
@@ -41,7 +48,7 @@ class UnstoredFiles:
         """Read what earlier processes remembered of a root; only once."""
         if self._state is None or root_name in self._loaded:
             return
-        read = self._state.read(unstored_id(root_name))
+        read = self._state.read(self._id(root_name))
         stored = unstored_files(None if read is None else read.document)
         with self._lock:
             self._loaded.add(root_name)
@@ -58,7 +65,7 @@ class UnstoredFiles:
                     self._changed.discard(name)
                     document = self._document(name)
                 try:
-                    self._state.update(unstored_id(name), partial(_replace, document))
+                    self._state.update(self._id(name), partial(_replace, document))
                 except BaseException:
                     with self._lock:
                         self._changed.add(name)
@@ -77,6 +84,9 @@ class UnstoredFiles:
                 yield each
         if is_whole:
             self._end_comparison(root.name)
+
+    def _id(self, root_name: str) -> str:
+        return unstored_id(self._keys.get(root_name, root_name))
 
     def _meets(self, root_name: str, found: FileDifference) -> bool:
         path = stored_path(found.relative_path)

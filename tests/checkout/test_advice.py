@@ -94,6 +94,8 @@ CARRIED_OUT = {
     "::test_relevance_is_calibrated_as_it_says",
     "manage.doctor.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
     "manage.doctor.hints:_root": f"{VIEWS}::test_what_status_advises_works",
+    "manage.doctor.hints:_partitions": "e2e/test_partitions.py"
+    "::test_one_is_killed_in_the_middle_and_another_takes_over",
     "manage.doctor.hints:_files": f"{VIEWS}::test_what_status_advises_works",
     "serve.answers.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
     "::test_a_large_index_is_compared_by_the_command",
@@ -169,6 +171,7 @@ CARRIED_OUT = {
 
 # Wrong use of options: the message names the options to give, leave out or change.
 OF_OPTIONS = {
+    "cli.production.partition:check_one", "cli.sync:sync", "records.partition:Partition.parse",
     "cli.printing.lines:(module)", "cli.search:words_and_pictures",
     "cli.completion:(module)", "cli.help:help_command", "cli.help:_help_of_command",
     "cli.duplicates:_check_output", "cli.printing.hits:HitsOutput.check",

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from es_imgsearch.elastic.leases import Lease, _held_here, _made_here
+from es_imgsearch.elastic.leases import Lease
+from es_imgsearch.elastic.leases.holders import held_here, made_here
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.elastic.state import Document, State
 from es_imgsearch.elastic.store import Store
@@ -118,13 +119,14 @@ class Leases:
     def lease(self, *names: str, host: str = "one") -> Lease:
         claims = {name: {"kind": "test"} for name in names or ("a",)}
         made = Lease(self._state, claims, host, "testing", lease_seconds=LEASE_SECONDS)
-        _made_here.discard(made._token)
+        made_here.discard(made._claim.token)
         self.made.append(made)
         return made
 
     def kill(self, lease: Lease) -> None:
         """End its thread as kill -9 would: nothing is released."""
-        lease._held.clear()
+        with lease._claim._lock:
+            lease._claim._held.clear()
         lease.release()
         lease.join(SOON_SECONDS)
 
@@ -187,10 +189,10 @@ def test_a_process_does_not_wait_for_itself(
 ):
     """One that could not release what it held, and begins again: after a switch in an outage."""
     left, again = leases.lease(), leases.lease()
-    _made_here.update({left._token, again._token})
+    made_here.update({left._claim.token, again._claim.token})
     left.acquire(threading.Event())
     leases.kill(left)
-    assert left._token not in _held_here
+    assert left._claim.token not in held_here
     again.acquire(threading.Event())
     assert "this goes on" not in caplog.text
 
@@ -228,10 +230,10 @@ def test_of_several_documents_all_or_none_are_held(leases: Leases, state: State)
 def test_a_holder_whose_lease_was_taken_over_finds_out(leases: Leases, state: State):
     asleep, other = leases.lease(host="asleep"), leases.lease(host="other")
     asleep.acquire(threading.Event())
-    asleep._renew_one = lambda _name, version: version  # type: ignore[method-assign]
+    asleep._claim._renew_one = lambda _name, version: version  # type: ignore[method-assign]
     other.acquire(threading.Event())
     asleep.check()
-    del asleep._renew_one  # it wakes
+    del asleep._claim._renew_one  # it wakes
     with pytest.raises(AlreadyRunning, match=r"on other took over testing.*this one ends"):
         asleep.confirm()
     asleep.release()

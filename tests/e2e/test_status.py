@@ -153,7 +153,8 @@ def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
     first.start()
     assert root(house)["watched_by"]["is_alive"]
     assert root(house)["queue"] == 0
-    first._lease._held.clear()  # so that nothing is released
+    with first._lease._claim._lock:
+        first._lease._claim._held.clear()  # so that nothing is released
     first.release()
     first.join(30.0)
     house.store.state.update(

@@ -56,6 +56,9 @@ def _root(index: str, name: str, root: Mapping[str, Any], host: str) -> Iterator
         )
     if root["folder_missing"]:
         yield NextStep(f"{name}: {root['path']} is not there: mount it or bring it back{there}.")
+    if root["partitions"]:
+        yield from _partitions(index, name, root, folder, there)
+        return
     daemon = root["watched_by"]
     if daemon is not None and daemon["is_alive"]:
         return
@@ -69,6 +72,27 @@ def _root(index: str, name: str, root: Mapping[str, Any], host: str) -> Iterator
         f"{name}: {why}. To watch it{there}:",
         command_line(["watch"], [given(folder)], ["--index", index]),
     )
+
+
+def _partitions(
+    index: str, name: str, root: Mapping[str, Any], folder: Root, there: str
+) -> Iterator[NextStep]:
+    """Yield what to do about the partitions of a root whose workers are gone."""
+    for part in root["partitions"]:
+        daemon, worker, number = part["watched_by"], part["worker"], part["partition"]
+        if worker and worker["is_alive"]:
+            continue
+        seen = f" (seen last {worker['seen_seconds_ago']:,.0f} s ago)" if worker else ""
+        what = (
+            "another worker stands in for it"
+            if daemon and daemon["is_alive"]
+            else "nobody notices new and changed files of it"
+        )
+        why = f"the worker of partition {number} is not there{seen}, and {what}"
+        yield NextStep(
+            f"{name}: {why}. To start its worker{there and ' on a host that has the folder'}:",
+            command_line(["watch"], [given(folder)], ["--partition", number, "--index", index]),
+        )
 
 
 def _files(status: Mapping[str, Any], index: str) -> Iterator[NextStep]:

@@ -92,11 +92,14 @@ class Intake(ABC):
         A file that was acknowledged in its present state is skipped, unless an event showed the
         change, and that after the file's last read began.  `listed_at` (`time.monotonic()`) is for
         changes that a comparison found: it is when the index was listed.  A file that was
-        acknowledged before that is not skipped: another process removed its document.
+        acknowledged before that is not skipped: another process removed its document.  A file of
+        another partition than the root's is skipped.
 
         Raises Stopped if the pipeline is closing, or the error that ended it.
         """
         self._run.check()
+        if not change.root.holds(change.relative_path):
+            return
         while not self._in_flight.acquire_slot(_SLOT_WAIT_SECONDS):
             self._run.check()
         with self._disks.of(change.root).calling():

@@ -6,17 +6,21 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from es_imgsearch.elastic.retry import Outage
+from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.errors import ImgSearchError, SettingsError
-from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.jobs import Counts
+from es_imgsearch.records import Root
+from es_imgsearch.write.deletion_pauses import Pause
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +34,44 @@ _PROBE_SECONDS = 2.0
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
+class InFlightFiles(Protocol):
+    """What is shown of a pipeline."""
+
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def fatal(self) -> BaseException | None: ...
+
+
+class Watched(Protocol):
+    """What is shown of a daemon (an `Indexer`), or of all daemons of a worker.
+
+    `partitions` are empty but for a worker: whether it works on each.
+    """
+
+    @property
+    def context(self) -> IndexContext: ...
+    @property
+    def roots(self) -> Sequence[Root]: ...
+    @property
+    def partitions(self) -> Mapping[str, bool]: ...
+    @property
+    def counts(self) -> Counts: ...
+    @property
+    def pipeline(self) -> InFlightFiles: ...
+    @property
+    def settler(self) -> Sized: ...
+    @property
+    def outage(self) -> Outage: ...
+    @property
+    def paused(self) -> Mapping[str, Pause]: ...
+    def encoder_plan(self) -> Mapping[str, Any] | None: ...
+
+
 class _Probe:
     """Ask Elasticsearch regularly; measure for how long it is away."""
 
-    def __init__(self, indexer: Indexer) -> None:
+    def __init__(self, indexer: Watched) -> None:
         self._indexer = indexer
         self._answered_at = time.monotonic()
         self._is_away = False
@@ -68,7 +106,7 @@ class _Probe:
 class _Collector:
     """Export the indexer's own counters on every scrape."""
 
-    def __init__(self, indexer: Indexer, probe: _Probe) -> None:
+    def __init__(self, indexer: Watched, probe: _Probe) -> None:
         self._indexer = indexer
         self._probe = probe
 
@@ -97,6 +135,15 @@ class _Collector:
         for root in self._indexer.roots:
             paused.add_metric([root.name], float(root.name in self._indexer.paused))
         yield paused
+        held = GaugeMetricFamily(
+            f"{_PREFIX}_partition_held",
+            "1 while this worker works on a partition",
+            labels=["root", "partition"],
+        )
+        for partition, is_held in self._indexer.partitions.items():
+            held.add_metric([self._indexer.roots[0].name, partition], float(is_held))
+        if held.samples:
+            yield held
         if plan := self._indexer.encoder_plan():
             labels = ("backend", "device", "dtype")
             info = GaugeMetricFamily(
@@ -106,7 +153,7 @@ class _Collector:
             yield info
 
 
-def health(indexer: Indexer, outage_seconds: float) -> tuple[bool, Mapping[str, Any]]:
+def health(indexer: Watched, outage_seconds: float) -> tuple[bool, Mapping[str, Any]]:
     """Return True if the daemon works, and the body of /healthz."""
     fatal = indexer.pipeline.fatal
     is_healthy = fatal is None and outage_seconds < _UNHEALTHY_SECONDS
@@ -152,7 +199,7 @@ class MetricsServer:
     Raises SettingsError if it cannot listen.
     """
 
-    def __init__(self, indexer: Indexer, port: int, address: str = "127.0.0.1") -> None:
+    def __init__(self, indexer: Watched, port: int, address: str = "127.0.0.1") -> None:
         self._probe = probe = _Probe(indexer)
         registry = CollectorRegistry()
         registry.register(_Collector(indexer, probe))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.pipeline.jobs import PATTERN, RootComparison
-from es_imgsearch.pipeline.leftovers import LeftoverQueue
+from es_imgsearch.pipeline.queues import LeftoverQueue
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root
 from es_imgsearch.watch.excludes import HIDDEN, Excludes

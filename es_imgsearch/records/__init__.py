@@ -15,12 +15,18 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from es_imgsearch.errors import UsageError
+from es_imgsearch.records.partition import Partition as Partition
+from es_imgsearch.records.regions import DEFAULT_GRID as DEFAULT_GRID
+from es_imgsearch.records.regions import MAX_REGIONS as MAX_REGIONS
+from es_imgsearch.records.regions import MIN_TILE_PIXELS as MIN_TILE_PIXELS
+from es_imgsearch.records.regions import REGION_VECTOR as REGION_VECTOR
+from es_imgsearch.records.regions import REGIONS_FIELD as REGIONS_FIELD
+from es_imgsearch.records.regions import Box as Box
+from es_imgsearch.records.regions import Grid as Grid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,13 +62,15 @@ class Root:
     """A watched folder or URL: its name in documents, and its path on this host.
 
     `follows_links`: links to folders in it are entered, but for those that lead into one of
-    `other_paths`, the resolved paths of the other roots of this process.
+    `other_paths`, the resolved paths of the other roots of this process.  `partition`: the part of
+    its files that this process looks after; None for all.
     """
 
     name: str
     path: Path
     follows_links: bool = field(default=False, compare=False)
     other_paths: tuple[str, ...] = field(default=(), compare=False)
+    partition: Partition | None = field(default=None, compare=False)
 
     @property
     def is_url(self) -> bool:
@@ -71,6 +79,15 @@ class Root:
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""
         return os.path.join(self.path, relative_path) if relative_path else str(self.path)
+
+    @property
+    def key(self) -> str:
+        """Name of what this process looks after, in ids of state documents."""
+        return self.name if self.partition is None else f"{self.name}/{self.partition}"
+
+    def holds(self, relative_path: str) -> bool:
+        """Return True if this process looks after a file: it is of the partition."""
+        return self.partition is None or self.partition.holds(image_id(self.name, relative_path))
 
 
 def stored_ns(nanoseconds: int) -> int:
@@ -135,10 +152,6 @@ class Change:
     @property
     def image_id(self) -> str:
         return image_id(self.root.name, self.relative_path)
-
-
-# x, y, width, height in pixels of the upright picture.
-Box = tuple[int, int, int, int]
 
 
 class Tile(NamedTuple):
@@ -236,87 +249,6 @@ def disk_path(stored: str) -> str:
     """Return the path on disk of a stored path: the inverse of `stored_path`."""
     raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), stored.encode())
     return os.fsdecode(raw)
-
-
-# -- regions: tiles of a picture with vectors of their own, so that a crop is found ----------------
-#
-# A part that fills a quarter of a picture is closer to the vector of a tile of that size than to
-# that of the whole: instance retrieval uses grids of tiles (Razavian et al. 2014, *CNN Features
-# off-the-shelf*; Tolias, Sicre and Jégou 2016, R-MAC).
-
-REGIONS_FIELD = "regions"
-REGION_VECTOR = "regions.embedding"
-DEFAULT_GRID = "2x2+centre"
-
-# Each region is stored, indexed and embedded like a picture of its own.
-MAX_REGIONS = 16
-# A smaller tile shows too little to recognise a crop by.
-MIN_TILE_PIXELS = 16
-
-_CENTRE = "+centre"
-_GRID = re.compile(r"([1-9])x([1-9])(\+centre)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A grid of `columns` x `rows` tiles, and perhaps one of their size in the middle."""
-
-    columns: int
-    rows: int
-    has_centre: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Grid:
-        """Parse text like ``2x2+centre`` or ``3x3``.  Raises UsageError."""
-        match = _GRID.fullmatch(text)
-        grid = match and cls(int(match[1]), int(match[2]), match[3] is not None)
-        if not grid or not 2 <= grid.count <= MAX_REGIONS:
-            raise UsageError(
-                f"Regions are a grid of 2 to {MAX_REGIONS} tiles, such as {DEFAULT_GRID} or 3x3,"
-                f" not {text!r}."
-            )
-        return grid
-
-    def __str__(self) -> str:
-        return f"{self.columns}x{self.rows}{_CENTRE if self.has_centre else ''}"
-
-    @property
-    def count(self) -> int:
-        """The largest number of tiles of a picture."""
-        return self.columns * self.rows + self.has_centre
-
-    def to_body(self) -> dict[str, Any]:
-        """Return the grid's entry in `_meta`."""
-        return {"grid": str(self)}
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any] | None) -> Grid | None:
-        """Read an entry of `_meta`; KeyError, TypeError or ValueError if it is invalid."""
-        try:
-            return None if body is None else cls.parse(body["grid"])
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-
-    def boxes(self, width: int, height: int) -> list[Box]:
-        """Return boxes (x, y, width, height) row by row, then the middle one.
-
-        There are none if the picture is too small.  The grid covers every pixel once: edges are
-        rounded, not sizes.
-        """
-        if min(width // self.columns, height // self.rows) < MIN_TILE_PIXELS:
-            return []
-        across = [round(n * width / self.columns) for n in range(self.columns + 1)]
-        down = [round(n * height / self.rows) for n in range(self.rows + 1)]
-        boxes = [
-            (left, top, right - left, bottom - top)
-            for top, bottom in pairwise(down)
-            for left, right in pairwise(across)
-        ]
-        if self.has_centre:
-            wide, high = width // self.columns, height // self.rows
-            middle = ((width - wide) // 2, (height - high) // 2, wide, high)
-            boxes += [middle] if middle not in boxes else []
-        return boxes
 
 
 def composed(text: str) -> str:

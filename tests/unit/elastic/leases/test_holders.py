@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from es_imgsearch.elastic.leases import _process, is_at_work
+from es_imgsearch.elastic.leases import is_at_work
+from es_imgsearch.elastic.leases.holders import process_of
 
-HERE = _process(os.getpid()) or {}
+HERE = process_of(os.getpid()) or {}
 BOOT, _, NAMESPACE = HERE["machine"].partition(" ")
 
 

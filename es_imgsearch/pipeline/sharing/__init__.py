@@ -1,0 +1,1 @@
+"""Share the work on one root with other processes, by partitions."""
