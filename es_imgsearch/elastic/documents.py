@@ -25,7 +25,6 @@ _IDS_PER_REQUEST = 1_000
 # Of no document: others are hashes.
 _ABSENT_ID = "absent"
 
-
 _FETCHED = "docs._id,docs._source,docs._seq_no,docs._primary_term,docs.error"
 
 
