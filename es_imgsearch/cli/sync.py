@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     epilog=examples(
         "sync ~/Pictures",
         "sync nas=/mnt/nas/photos --allow-deletes",
-        "sync shop=s3://bucket/products",
         "sync /mnt/nas/photos --partition 2/3",
         "sync shop=s3://bucket/products --engine ray --ray-address 10.0.0.5:6379 --workers 8",
     )

@@ -49,7 +49,6 @@ T = TypeVar("T")
 
 @click.command(
     epilog=examples(
-        "watch ~/Pictures",
         'watch ~/Pictures nas=/mnt/nas/photos --exclude "*.tmp"',
         "watch /srv/photos --workers 2 --metrics-port 9100",
         "watch shop=s3://bucket/products",

@@ -107,7 +107,7 @@ def test_a_file_replaced_while_its_write_waited_ends_with_the_new_content(house:
     waits, goes_on = threading.Event(), threading.Event()
     write = indexer._store.documents.write
 
-    def held(writes):
+    def held(writes, **_):
         waits.set()
         assert goes_on.wait(PATIENCE_SECONDS)
         return write(writes)
@@ -214,7 +214,7 @@ def test_a_rewrite_between_look_up_and_write_is_kept(house: House):
     indexer = house.indexer()
     write, rewritten = indexer._store.documents.write, []
 
-    def late(writes):
+    def late(writes, **_):
         if not rewritten:
             rewritten.append(give_fields(house, "a.png", shelf="B7"))
         return write(writes)

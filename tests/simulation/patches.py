@@ -195,7 +195,8 @@ class _Switching:
 
 def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network: Network) -> None:
     """Replace what reads pictures, runs models, watches folders and sends requests."""
-    from es_imgsearch.elastic import client, leases
+    from es_imgsearch.elastic import client
+    from es_imgsearch.elastic.leases import claim, holders
     from es_imgsearch.embed import context, index_encoder
     from es_imgsearch.manage import init
     from es_imgsearch.pipeline.engines import local as pipeline
@@ -219,7 +220,8 @@ def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network
 
     patches.set(watcher, "InotifyReader", reader)
     # /proc shows no simulated process.
-    patches.set(leases, "_process", lambda _number: None)
+    for module in (claim, holders):
+        patches.set(module, "process_of", lambda _number: None)
     patches.set(client, "HttpNode", node_class(network))
     patches.set(file, "decode", decode)
     patches.set(pipeline, "ReadWorkers", lambda plan, n: TaskWorkers(threads, plan, n))

@@ -31,7 +31,9 @@ VALID_SHARE = 0.75
 
 def running_seconds() -> float:
     """Return seconds of a clock that no step moves and that goes on during suspension."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    # Linux alone has it; elsewhere the monotonic clock goes on.
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class Claim:

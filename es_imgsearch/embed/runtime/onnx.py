@@ -46,7 +46,7 @@ NETWORK: Final = "network.onnx"
 REPORT: Final = "export.json"
 _IMPOSSIBLE: Final = ".impossible"
 _PLAIN: Final = "float32.onnx"
-# With less left after a failed export, the disk is full.
+# With less left, the disk is full.
 _ROOM_BYTES: Final = 10_000_000
 
 
@@ -146,7 +146,7 @@ def find_or_export(exports: Exports, network: Network, dtype: Dtype, name: str) 
     except ImgSearchError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything; torch runs it all the same
-        if is_full := shutil.disk_usage(unfinished.parent).free < _ROOM_BYTES:
+        if is_full := _is_full(folder.parent):
             why = f"the disk of {folder.parent} is full: make room there, or set cache_dir"
         else:
             why = first_line(error)
@@ -165,6 +165,13 @@ def find_or_export(exports: Exports, network: Network, dtype: Dtype, name: str) 
         "Exported the %s of %s: cosine to float32 in torch %.5f.", network.part, name, export.cosine
     )
     return export
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _ROOM_BYTES
+    except OSError:
+        return False  # The folder could not be made.
 
 
 def _note_impossible(note: Path, versions: str) -> None:

@@ -10,7 +10,7 @@ from es_imgsearch.manage.doctor.hints import hints
 
 ROOT: dict[str, Any] = {
     "path": "/photos", "host": "here", "pictures": 9, "failures": 0, "deletions_paused": None,
-    "disk_hung_seconds": None, "folder_missing": None,
+    "disk_hung_seconds": None, "folder_missing": None, "partitions": [],
     "watched_by": {"is_alive": True, "seen_seconds_ago": 2.0},
 }  # fmt: skip
 STATUS: dict[str, Any] = {
