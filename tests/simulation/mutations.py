@@ -187,7 +187,7 @@ MUTATIONS = (
     Mutation(8, "no field is kept", ("label", "touch", "rename"), "lost its field", 20,
              _no_field_is_kept),
     Mutation(8, "fields are remembered by one process", ("label", "wander", "kill"),
-             "lost its field", 40, _fields_of_one_process),
+             "lost its field", 10, _fields_of_one_process),
     Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 1,
              _diluted_share),
     Mutation(10, "any case counts as present", ("rename_case",), "absent and still in", 10,

@@ -46,8 +46,7 @@ NETWORK: Final = "network.onnx"
 REPORT: Final = "export.json"
 _IMPOSSIBLE: Final = ".impossible"
 _PLAIN: Final = "float32.onnx"
-# With less left, the disk is full.
-_ROOM_BYTES: Final = 10_000_000
+_FULL_BELOW_BYTES: Final = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def find_or_export(exports: Exports, network: Network, dtype: Dtype, name: str) 
 
 def _is_full(folder: Path) -> bool:
     try:
-        return shutil.disk_usage(folder).free < _ROOM_BYTES
+        return shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
     except OSError:
         return False  # The folder could not be made.
 
