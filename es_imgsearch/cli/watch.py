@@ -61,7 +61,7 @@ T = TypeVar("T")
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
-@click.option("--engine", hidden=True)
+@click.option("--engine", hidden=True, help="Refused: `sync` has it.")
 def watch(
     settings: Settings,
     roots: tuple[str, ...],

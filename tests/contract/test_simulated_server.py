@@ -36,7 +36,11 @@ BUDGET_SECONDS = 20 / 3 if TIMES == 1 else math.inf
 def few(number: int) -> examples:
     """So many examples, times the factor of the environment."""
     return examples(
-        max_examples=number * TIMES, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=number * TIMES,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        # The same ones in each run; more of them are others.
+        derandomize=TIMES == 1,
     )
 
 
@@ -140,5 +144,7 @@ def test_the_requests_of_real_runs_are_answered_alike(
         remove_index(store)
         store.connection.client.close()
     simulated = SimulatedElasticsearch()
-    assert [each for each in (one.differs(simulated) for one in exchanges) if each] == []
+    # The memory of a machine is no one else's.
+    sent = [each for each in exchanges if not each.target.startswith("/_nodes")]
+    assert [each for each in (one.differs(simulated) for one in sent) if each] == []
     assert len(exchanges) > 100

@@ -290,7 +290,7 @@ def test_a_part_of_a_bulk_is_refused(real_store: Store, settings: Settings, tmp_
     with house.watched(queue_size=200) as daemon:
         write = daemon.indexer._store.documents.write
 
-        def listen(writes):
+        def listen(writes, **_):
             results = write(writes)
             busy = sum(isinstance(each, StoreBusy) for each in results.values())
             parts.append((busy, len(results)))

@@ -595,7 +595,7 @@ def test_a_large_move_is_no_deletion(house: House):
         daemon.indexer.pipeline._embedding._source._recent._entries.clear()
         write = daemon.indexer._store.documents.write
 
-        def slow(writes):
+        def slow(writes, **_):
             threading.Event().wait(0.4)
             return write(writes)
 

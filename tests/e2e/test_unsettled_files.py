@@ -114,7 +114,7 @@ def test_a_new_file_that_an_event_and_a_comparison_show_is_written_once(
         indexer = daemon.indexer
         write, is_open, waits = indexer._store.documents.write, Event(), Event()
 
-        def held(writes):
+        def held(writes, **_):
             waits.set()
             assert is_open.wait(PATIENCE_SECONDS)
             return write(writes)

@@ -35,6 +35,7 @@ _VARYING: Final = (
     (re.compile(r"\b\d+(\.\d+)? (s|ms|min|seconds)\b"), "TIME"),
     (re.compile(r"\b\d+(\.\d+)? (pictures|files)(/s| a second)"), "RATE"),
     (re.compile(r"\b\d+(\.\d+)? ([kMG]?B|bytes)\b"), "SIZE"),
+    (re.compile(r"\b\d+ segments?, at most \d+ in a shard"), "SEGMENTS"),
     (re.compile(r"http://127.0.0.1:\d+"), "ADDRESS"),
     (re.compile(r"Elasticsearch [89]\.\d+\.\d+"), "Elasticsearch VERSION"),
     (re.compile(r"\bprocess \d+ on [\w.-]+"), "process N on HOST"),

@@ -195,10 +195,21 @@ def _merged_field(before: Mapping[str, Any], now: Mapping[str, Any], path: str) 
     for part in ("fields", "properties"):
         if part in before or part in now:
             merged[part] = _merged_properties(before.get(part, {}), now.get(part, {}), f"{path}.")
+    if kind == "dense_vector" and _type_of(before) == "hnsw" and _type_of(now) == "flat":
+        raise illegal_argument(
+            f"Mapper for [{path}] conflicts with existing mapper:\n\tCannot update parameter"
+            f" [index_options] from [{before['index_options']}] to [{now['index_options']}]"
+        )
     for name in (before.keys() | now.keys()) - _UPDATABLE - {"properties", "type"}:
         if before.get(name) != now.get(name) and kind not in {"object", "nested"}:
             _refuse_change(path, kind, name, before, now)
     return merged
+
+
+def _type_of(mapping: Mapping[str, Any]) -> str | None:
+    """Return how vectors of a field are indexed; None for the server's default."""
+    found: str | None = mapping.get("index_options", {}).get("type")
+    return found
 
 
 def _refuse_change(
